@@ -1,0 +1,146 @@
+"""The seam of metering: what a meter is, what it reads, what an energy is.
+
+A meter is read by ``sampler.py`` in a process of its own. Its readings and the run's windows become
+energies in ``energy.py``, which is pure. Missing is never zero: a reading has a status, an energy may
+have no joules.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.registry import Registry
+from harness.types import Basis, Frozen
+
+
+class ReadStatus(StrEnum):
+    """What became of one read of one channel."""
+
+    OK = "ok"
+    MISSING = "missing"  # the sensor gave nothing this time
+    UNSUPPORTED = "unsupported"
+    DENIED = "denied"
+    LOST = "lost"  # the device or the process is gone
+
+
+class Quantity(StrEnum):
+    """What a channel reports, with its unit."""
+
+    ENERGY_J = "energy_j"  # cumulative; differences count
+    POWER_W = "power_w"  # instantaneous
+    POWER_MEAN_W = "power_mean_w"  # a mean over the sensor's own window: last resort
+    CPU_S = "cpu_s"  # cumulative CPU seconds, times ``Channel.scale`` watts per core
+    TEMPERATURE_C = "temperature_c"
+    THROTTLE_NS = "throttle_ns"  # cumulative nanoseconds of a clock-event reason
+    POWER_LIMIT_W = "power_limit_w"
+    FOREIGN_PROCESSES = "foreign_processes"
+
+
+class Channel(Frozen):
+    """One stream of numbers from one device."""
+
+    name: str  # unique within the meter, e.g. "gpu0/energy"
+    quantity: Quantity
+    device: str  # GPU UUID, RAPL domain, or "cpu"
+    scope: str  # what the number covers: "gpu", "module", "board", "package-0", "process tree" ...
+    basis: Basis
+    scale: float = 1.0  # CPU_S: watts per core
+    wrap_at: float | None = None  # cumulative counters: the value at which they start again
+    quantum: float = 0.0  # smallest step of the number
+    gain_error: float = 0.0  # relative, one standard deviation, not cancelled by differences
+
+
+class MeterInfo(Frozen):
+    """What a record says of its meter."""
+
+    name: str
+    basis: Basis
+    source: str  # for people: instrument, driver or table with its version
+    channels: tuple[Channel, ...]
+    assumptions: tuple[str, ...] = ()
+    update_period_s: float | None = None
+    sample_hz: float | None = None
+
+    @property
+    def energy_basis(self) -> Basis:
+        """Alias that reads well where energies are labelled."""
+        return self.basis
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One read of one channel. ``value`` is ``None`` unless ``status`` is OK.
+
+    ``at_ns`` is ``time.monotonic_ns()`` at the read; ``sensor_ns`` the driver's own timestamp
+    (another clock) where it gives one.
+    """
+
+    channel: int  # index into MeterInfo.channels
+    at_ns: int
+    status: ReadStatus
+    value: float | None = None
+    sensor_ns: int | None = None
+
+
+class Energy(Frozen):
+    """An amount of energy, or the statement that it is not known.
+
+    ``uncertainty_j`` is one standard deviation, type B parts in quadrature; ``dominating`` names the
+    largest part. ``coverage`` is the share of the window that was really observed.
+    ``disagreement`` is (second channel - first) / first where two channels exist.
+    """
+
+    joules: float | None
+    basis: Basis
+    source: str
+    scope: str
+    coverage: float = 1.0
+    uncertainty_j: float | None = None
+    dominating: str = ""
+    disagreement: float | None = None
+    second_joules: float | None = None
+    reason: str = ""  # why joules is None, or what was assumed
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a number."""
+        return self.joules is not None
+
+
+class Meter(ABC):
+    """One instrument. Subclasses open it in :meth:`open`, called inside the sampler's process.
+
+    The order of a meter's life is ``available`` (parent), ``open``, ``read`` ..., ``close``.
+    """
+
+    name: str
+
+    @classmethod
+    @abstractmethod
+    def available(cls) -> str | None:
+        """``None`` if this machine has it, else what is missing and how to get it."""
+
+    @abstractmethod
+    def open(self, pid: int | None, device: str | None) -> MeterInfo:
+        """Start measuring; ``pid`` roots the process tree, ``device`` is a GPU UUID or ``None``."""
+
+    @abstractmethod
+    def read(self) -> list[Sample]:
+        """One sample of every channel. Never raises for a sensor's failure: the status says it."""
+
+    def close(self) -> None:
+        """Let go of the instrument."""
+        return
+
+
+METERS: Registry[type[Meter]] = Registry(
+    "meter",
+    {
+        "nvml": "harness.meter.nvml:NvmlMeter",
+        "rapl": "harness.meter.rapl:RaplMeter",
+        "modelled": "harness.meter.modelled:ModelledCpuMeter",
+        "replay": "harness.meter.replay:ReplayMeter",
+    },
+)

@@ -1,0 +1,1 @@
+"""How it is trained, one file each or one per family."""

@@ -1,0 +1,1 @@
+"""Running a plan: runner, worker, training loop, events."""

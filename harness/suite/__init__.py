@@ -1,0 +1,1 @@
+"""What is to be run: suite files and plans."""
