@@ -1,0 +1,84 @@
+"""What a sceptic tries instead: spend the method's FLOPs on a shorter or a smaller dense training."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from harness.methods.base import Method, MethodPlan, PlanRequest
+from harness.suite.spec import Json, Phase, Recipe
+from harness.types import Frozen, UserError
+
+
+def _dense_step_flops(request: PlanRequest, model: Json) -> float:
+    one = Phase(steps=1)
+    flops = request.workload.step_flops(model, request.recipe, request.workload_options, one)
+    if flops is None:
+        raise UserError(
+            f"workload {request.workload.name!r} can't tell its FLOPs, so no control can be matched to them; "
+            "leave out the arms with 'match'"
+        )
+    return flops
+
+
+def _target(request: PlanRequest) -> float:
+    if request.target_flops is None:
+        raise UserError("this control spends the FLOPs of another arm: name it with 'match: ARM'")
+    return request.target_flops
+
+
+def _with_steps(recipe: Recipe, steps: int) -> Recipe:
+    return recipe.model_copy(update={"steps": steps, "evaluations": min(recipe.evaluations, steps)})
+
+
+class DenseShort(Method):
+    """The full model for fewer steps, with its own fully decayed learning rate.
+
+    Published work found that the gains of many "efficient training" methods vanish against it
+    (Kaddour et al., "No Train No Gain", NeurIPS 2023).
+    """
+
+    name = "dense-short"
+    version = 1
+    summary = "the full model, stopped at the matched arm's FLOPs, learning rate fully decayed by then"
+    matches = True
+
+    class Options(Frozen):
+        """Nothing to set."""
+
+    def plan(self, options: Json, request: PlanRequest) -> MethodPlan:
+        """Steps = target FLOPs / FLOPs of a dense step, to the nearest step."""
+        steps = max(1, round(_target(request) / _dense_step_flops(request, request.model)))
+        recipe = _with_steps(request.recipe, steps)
+        return MethodPlan(request.model, recipe, (Phase(steps=steps),))
+
+
+class DenseSmall(Method):
+    """A smaller dense model from the start, its steps set so that it spends the same FLOPs.
+
+    Of all complete models that are shallower (or narrower) than the full one, the one whose step
+    costs are nearest, in ratio, to the matched arm's mean step is taken; the steps then close the gap.
+    """
+
+    name = "dense-small"
+    version = 1
+    summary = "a shallower or narrower dense model from the start, at the matched arm's FLOPs"
+    matches = True
+
+    class Options(Frozen):
+        """Which way it is smaller."""
+
+        axis: Literal["depth", "width"] = "depth"
+
+    def plan(self, options: Json, request: PlanRequest) -> MethodPlan:
+        """Choose the model, then the steps."""
+        axis = self.Options.model_validate(options).axis
+        target = _target(request)
+        mean_step = target / request.recipe.steps
+        candidates = request.workload.smaller(request.model, axis)
+        if not candidates:
+            raise UserError(f"the model has no smaller version along {axis!r}; leave out the dense-small arm here")
+        model = min(candidates, key=lambda shape: abs(math.log(_dense_step_flops(request, shape) / mean_step)))
+        steps = max(1, round(target / _dense_step_flops(request, model)))
+        recipe = _with_steps(request.recipe, steps)
+        return MethodPlan(model, recipe, (Phase(steps=steps),))
