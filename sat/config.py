@@ -1,0 +1,277 @@
+"""What is switched, when and by which score. Pure: no torch here.
+
+:func:`decisions` and :func:`phases` are the only source of truth for the schedule; the controller, the
+harness's plan and the closed-form FLOP counts all read it from here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from sat.units import attention_units, mlp_units, round_half_up, units_kept
+
+__all__ = [
+    "DEFAULT_SCHEDULES", "Decision", "PhasePlan", "SATConfig", "attention_units", "decisions", "mlp_units",
+    "phases", "round_half_up", "units_kept",
+]  # fmt: skip
+
+Mode = Literal["skip", "freeze"]
+Axis = Literal["depth", "width"]
+Score = Literal["order", "gate_probe", "taylor", "magnitude", "random"]
+Entry = Literal["zero", "copy", "interleaved", "random"]
+Regime = Literal["growing", "rotating", "persistent"]
+Bank = Literal["device", "host"]
+Schedule = tuple[tuple[float, float], ...]
+
+DEFAULT_SCHEDULES: Mapping[tuple[str, str], Schedule] = {
+    # share 0 is the floor: one layer, then all of them ("zero/one-layer expansion", arXiv 2511.04981)
+    ("skip", "depth"): ((0.0, 0.0), (0.75, 1.0)),
+    # time-averaged share .3345, inside the 25 to 38 % of the claim
+    ("skip", "width"): ((0.0, 0.17), (0.55, 0.33), (0.75, 0.5), (0.9, 1.0)),
+    ("freeze", "depth"): ((0.0, 0.30),),
+}
+"""Fixed before any result was seen: (share of the steps at which it starts, active share)."""
+
+
+@dataclass(frozen=True)
+class SATConfig:
+    """Settings of one training. Fields left at ``None`` take the default of the mode and axis.
+
+    Attributes:
+        mode: ``skip`` takes inactive units out of forward and backward; ``freeze`` leaves the forward pass
+            as it is and computes no weight gradient for inactive layers.
+        axis: ``depth`` switches whole residual layers, ``width`` MLP blocks and KV groups of every layer.
+        schedule: pairs (start as a share of the steps, active share), the first at 0, starts rising.
+        interval: steps between re-evaluations where the regime re-chooses.
+        score: ``gate_probe`` (gradient of unit gates), ``taylor`` (moving average of (sum w g)^2),
+            ``magnitude`` (mean w^2), ``random``, or ``order`` (fixed: from the bottom up, or filling the
+            largest gap where ``entry`` is ``interleaved``).
+        entry: how a never-trained unit comes in. ``zero``: its output projection is zero, so that entry
+            changes nothing; ``random``: as initialised; depth only: ``copy`` of trained layers stacked on
+            top, ``interleaved`` copies of the trained layer below.
+        probe_batches: micro-batches of one probe.
+        regime: ``growing`` never drops a unit and ends with the full model; ``rotating`` re-chooses at every
+            interval, the final model is full with outputs scaled; ``persistent`` re-chooses likewise, the
+            final model is the active part.
+        floor: fewest active units of a site.
+        swap_share: largest share of a site's active units exchanged at one re-evaluation.
+        swap_until: share of the steps at which the swap share has fallen (linearly) to 0; ``None``: constant.
+        hysteresis: a unit displaces an active one only with a score this much (relative) above it.
+        staleness: relative bonus on the score of an inactive unit per re-evaluation spent outside.
+        explore: share of the entering units that is drawn at random.
+        observe_every: steps between Taylor observations.
+        smoothing: weight of the past in the moving average of Taylor observations.
+        ramp_steps: steps over which the gate of a *returning* unit rises to 1; 0: at once.
+        bank: where the full weights and optimizer state lie: on the parameters' device, or on the host.
+        seed: of random scores and exploration; independent of torch's generators.
+
+    Raises:
+        ValueError: a value that is unknown, out of range, or contradicts another; the text says which.
+    """
+
+    mode: Mode = "skip"
+    axis: Axis = "depth"
+    schedule: Schedule | None = None
+    interval: int = 500
+    score: Score | None = None
+    entry: Entry = "zero"
+    probe_batches: int = 4
+    regime: Regime | None = None
+    floor: int = 1
+    swap_share: float | None = None
+    swap_until: float | None = None
+    hysteresis: float = 0.1
+    staleness: float = 0.1
+    explore: float = 0.05
+    observe_every: int = 8
+    smoothing: float = 0.9
+    ramp_steps: int = 20
+    bank: Bank = "device"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("mode", self.mode, get_args(Mode))
+        _one_of("axis", self.axis, get_args(Axis))
+        if (self.mode, self.axis) not in DEFAULT_SCHEDULES:
+            raise ValueError("SATConfig: mode 'freeze' switches whole layers: axis must be 'depth', not 'width'")
+        freeze = self.mode == "freeze"
+        scores: dict[tuple[str, str], Score] = {("skip", "depth"): "order", ("freeze", "depth"): "taylor"}
+        self._default("score", scores.get((self.mode, self.axis), "gate_probe"))
+        self._default("regime", "rotating" if freeze else "growing")
+        if self.swap_share is None:
+            # freezing loses nothing that was trained, so all may change at once and to the end
+            self._default("swap_share", 1.0 if freeze else 0.3)
+            self._default("swap_until", None if freeze else 0.75)
+        self._default("schedule", DEFAULT_SCHEDULES[self.mode, self.axis])
+        _one_of("score", self.score, get_args(Score))
+        _one_of("entry", self.entry, get_args(Entry))
+        _one_of("regime", self.regime, get_args(Regime))
+        _one_of("bank", self.bank, get_args(Bank))
+        for name, low in (("interval", 1), ("probe_batches", 1), ("floor", 1), ("observe_every", 1), ("ramp_steps", 0)):
+            _whole(name, getattr(self, name), low)
+        _whole("seed", self.seed, None)
+        for name in ("swap_share", "explore", "smoothing"):
+            _within(name, getattr(self, name), 1.0)
+        for name in ("hysteresis", "staleness"):
+            _within(name, getattr(self, name), math.inf)
+        if self.swap_until is not None:
+            _within("swap_until", self.swap_until, 1.0)
+        object.__setattr__(self, "schedule", _checked_schedule(self.schedule))
+        self._check_combinations()
+
+    def _default(self, name: str, value: Any) -> None:
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, value)
+
+    def _check_combinations(self) -> None:
+        shares = [share for _, share in self.stages]
+        if self.axis == "width" and self.entry in {"copy", "interleaved"}:
+            raise ValueError(f"SATConfig: entry {self.entry!r} copies layers; with axis 'width' use 'zero' or 'random'")
+        if self.axis == "width" and self.score == "order":
+            raise ValueError("SATConfig: score 'order' places layers; with axis 'width' use another score")
+        if self.regime != "growing":
+            if self.score == "order":
+                raise ValueError(f"SATConfig: regime {self.regime!r} re-chooses units and needs a score, not 'order'")
+            return
+        if self.mode == "freeze":
+            raise ValueError("SATConfig: mode 'freeze' re-chooses layers: regime must be 'rotating' or 'persistent'")
+        if shares != sorted(shares):
+            raise ValueError(f"SATConfig: regime 'growing' never drops a unit, but the shares fall: {shares}")
+        if shares[-1] != 1.0:
+            raise ValueError(
+                f"SATConfig: regime 'growing' ends with the full model, but the last share is {shares[-1]}; end the "
+                "schedule with 1.0, or use regime 'persistent' to keep a part of the model"
+            )
+
+    @property
+    def stages(self) -> Schedule:
+        """The schedule, defaults filled in."""
+        assert self.schedule is not None
+        return self.schedule
+
+    @property
+    def needs_probe(self) -> bool:
+        """Whether scores come from probes (and a probe loss must be given)."""
+        return self.score == "gate_probe" or (self.score == "taylor" and self.mode == "freeze")
+
+    def swap_share_at(self, step: int, total_steps: int) -> float:
+        """Largest share of the active units that may be exchanged before ``step`` (0-based)."""
+        assert self.swap_share is not None
+        if self.swap_until is None:
+            return self.swap_share
+        end = self.swap_until * total_steps
+        return self.swap_share * max(0.0, 1.0 - step / end) if end > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, JSON-ready; ``SATConfig(**config.to_dict())`` gives an equal configuration."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The active set is chosen anew before ``step`` (0-based), for ``share``, after a probe if ``probe``."""
+
+    step: int
+    share: float
+    probe: bool
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """A stretch of ``steps`` steps from ``first_step`` on with one active share and ``probes`` probes in it."""
+
+    first_step: int
+    steps: int
+    share: float
+    probes: int
+
+
+def decisions(config: SATConfig, total_steps: int) -> list[Decision]:
+    """Every point at which the active set is chosen, in order; the first is before step 0.
+
+    A stage starts at ``round_half_up(start * total_steps)``; a stage that gets no step is left out. A stage
+    begins with a decision; regimes that re-choose also decide at every multiple of ``interval`` while the
+    swap share is above 0 and the share below 1. A probe is taken only where it can change something: never
+    for a share of 1, never for scores that need none.
+
+    Raises:
+        ValueError: ``total_steps`` < 1.
+    """
+    _whole("total_steps", total_steps, 1)
+    found: list[Decision] = []
+    starts = [round_half_up(start * total_steps) for start, _ in config.stages] + [total_steps]
+    for (_, share), first, end in zip(config.stages, starts, starts[1:], strict=False):
+        if first == end:
+            continue
+        steps = {first}
+        if config.regime != "growing" and share < 1.0:
+            multiples = range(-(-first // config.interval) * config.interval, end, config.interval)
+            steps |= {step for step in multiples if config.swap_share_at(step, total_steps) > 0}
+        found += [Decision(step, share, config.needs_probe and share < 1.0) for step in sorted(steps)]
+    return found
+
+
+def phases(config: SATConfig, total_steps: int) -> list[PhasePlan]:
+    """Stretches of equal share; their steps add up to ``total_steps``. Equal neighbours are one phase.
+
+    Raises:
+        ValueError: ``total_steps`` < 1.
+    """
+    merged: list[tuple[int, float, int]] = []  # first step, share, probes
+    for decision in decisions(config, total_steps):
+        if merged and merged[-1][1] == decision.share:
+            first, share, probes = merged[-1]
+            merged[-1] = (first, share, probes + decision.probe)
+        else:
+            merged.append((decision.step, decision.share, int(decision.probe)))
+    ends = [first for first, _, _ in merged[1:]] + [total_steps]
+    return [
+        PhasePlan(first, end - first, share, probes) for (first, share, probes), end in zip(merged, ends, strict=True)
+    ]
+
+
+def _checked_schedule(value: Any) -> Schedule:
+    try:
+        pairs = tuple((float(start), float(share)) for start, share in value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"SATConfig: schedule must be pairs (start as a share of the steps, active share), not {value!r}"
+        ) from None
+    if not pairs:
+        raise ValueError("SATConfig: schedule is empty; give at least one pair (0.0, active share)")
+    for start, share in pairs:
+        if not 0.0 <= start < 1.0:
+            raise ValueError(
+                f"SATConfig: schedule: a stage starts at a share of the steps in 0 <= start < 1, not {start}"
+            )
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"SATConfig: schedule: an active share lies between 0 and 1, not {share}")
+    starts = [start for start, _ in pairs]
+    if starts[0] != 0.0:
+        raise ValueError(f"SATConfig: schedule: the first stage must start at 0, not {starts[0]}")
+    if any(later <= earlier for earlier, later in itertools.pairwise(starts)):
+        raise ValueError(f"SATConfig: schedule: starts must rise: {starts}")
+    return pairs
+
+
+def _one_of(name: str, value: object, known: Iterable[str]) -> None:
+    if value not in tuple(known):
+        raise ValueError(f"SATConfig: {name} must be one of {', '.join(known)}, not {value!r}")
+
+
+def _whole(name: str, value: object, low: int | None) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or (low is not None and value < low):
+        raise ValueError(
+            f"SATConfig: {name} must be a whole number{'' if low is None else f' >= {low}'}, not {value!r}"
+        )
+
+
+def _within(name: str, value: object, high: float) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 <= value <= high:
+        bound = f"between 0 and {high:g}" if high < math.inf else "0 or more"
+        raise ValueError(f"SATConfig: {name} must be {bound}, not {value!r}")
