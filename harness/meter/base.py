@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pydantic import Field
+
 from harness.registry import Registry
 from harness.types import Basis, Frozen
 
@@ -89,7 +91,9 @@ class Energy(Frozen):
 
     ``uncertainty_j`` is one standard deviation, type B parts in quadrature; ``dominating`` names the
     largest part. ``coverage`` is the share of the window that was really observed.
-    ``disagreement`` is (second channel - first) / first where two channels exist.
+    ``disagreement`` is (second channel - first) / first where two channels exist. ``parts`` is the
+    uncertainty budget: one standard deviation of each part in joules, by name. ``seconds`` is the length
+    of the window, so that ``joules / seconds`` is its mean power.
     """
 
     joules: float | None
@@ -102,6 +106,8 @@ class Energy(Frozen):
     disagreement: float | None = None
     second_joules: float | None = None
     reason: str = ""  # why joules is None, or what was assumed
+    parts: dict[str, float] = Field(default_factory=dict)
+    seconds: float | None = None
 
     @property
     def known(self) -> bool:
