@@ -21,7 +21,7 @@ class Protocol(StrEnum):
     """What a run is for."""
 
     TRAIN = "train"  # a whole training: energy and quality
-    STEADY = "steady"  # energy per step of every phase of the schedule, no quality
+    STEADY = "steady"  # a few steps of every phase of a whole training's schedule: energy per step, no quality
     COUNT = "count"  # FLOPs only, counted on meta tensors, nothing is trained
 
 
@@ -44,6 +44,7 @@ class Recipe(Frozen):
     checkpointing: bool = False  # gradient checkpointing
     compile: bool = False
     evaluations: Annotated[int, Field(ge=1)] = 8  # points of the learning curve, the last after the last step
+    sampled_steps: Annotated[int, Field(ge=1)] = 8  # steady protocol: steps measured in each phase
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Recipe:

@@ -60,6 +60,15 @@ class Task(ABC):
     def evaluate(self, *, final: bool) -> Evaluation:
         """Held-out quality: a fixed small part along the curve, the whole held-out split when ``final``."""
 
+    def blocks(self) -> list[nn.Module]:
+        """The repeated parts of the model that ``torch.compile`` takes one by one."""
+        return [self.model]
+
+    def compile(self) -> None:
+        """Compile each block in place; block by block, so that a switch costs new graphs only where it cuts."""
+        for block in self.blocks():
+            block.compile()
+
 
 class Workload(ABC):
     """What is trained. All but :meth:`build` works without importing torch."""

@@ -1,0 +1,331 @@
+"""Walks the plan: skip what is done, idle baseline, start a worker, meter it, keep its record.
+
+Nothing that happens inside a run ends the suite: an exception, a kill, a time-out or a full memory
+becomes a record. ``^C`` ends the run in progress, keeps what it took as wasted, and stops; the same
+command goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.meter.base import MeterInfo, Sample
+from harness.meter.energy import idle_power
+from harness.meter.sampler import Sampler, SamplerError
+from harness.meter.samples import read_samples
+from harness.record import fingerprint
+from harness.record.assemble import Attempt, assemble
+from harness.record.ledger import Ledger, SetInfo, latest
+from harness.record.record import Record, Status
+from harness.run.events import Event, Failed, Finished, Progress, Started, parse
+from harness.run.launch.local import LocalLauncher, Worker
+from harness.suite.spec import Block, PlannedRun, Suite
+from harness.suite.spec import Protocol as RunProtocol
+from harness.types import Basis, UserError
+
+MAX_ATTEMPTS = 3
+"""A run that failed or was invalid is tried again by the next ``run``, this often in all."""
+
+INTERRUPTED = "interrupted"
+_POLL_S = 0.05
+
+
+class Display(Protocol):
+    """What the runner tells the person who watches."""
+
+    def start(self, planned: PlannedRun, number: int, total: int) -> None:
+        """A run begins."""
+
+    def update(self, progress: Progress, elapsed_s: float) -> None:
+        """It goes on."""
+
+    def end(self, record: Record) -> None:
+        """It has ended."""
+
+    def say(self, text: str) -> None:
+        """Anything else worth a line."""
+
+
+@dataclass
+class Outcome:
+    """What became of a walk."""
+
+    done: int = 0  # runs that are ok now, earlier ones included
+    new: int = 0  # runs started this time
+    left: int = 0  # runs that could still be done
+    interrupted: bool = False
+    out_of_budget: bool = False
+    wasted_j: list[float | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class MeterChoice:
+    """Which meter, with what options, and why."""
+
+    name: str
+    options: dict[str, Any]
+    why: str
+
+
+class Runner:
+    """One walk over a plan into one result set."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        blocks: tuple[Block, ...],
+        ledger: Ledger,
+        meter: MeterChoice,
+        display: Display,
+        *,
+        budget_s: float | None = None,
+        mix_revisions: bool = False,
+        observe: Callable[[Record], None] | None = None,
+    ) -> None:
+        self.suite = suite
+        self.blocks = blocks
+        self.ledger = ledger
+        self.meter = meter
+        self.display = display
+        self.budget_s = budget_s if budget_s is not None else suite.budget_s
+        self.mix_revisions = mix_revisions
+        self.observe = observe or (lambda record: None)
+        self.machine = fingerprint.machine()
+        self.revision = fingerprint.code_revision()
+        self.launcher = LocalLauncher()
+        self.attempts: dict[str, int] = {}
+
+    def run(self, suite_text: str) -> Outcome:
+        """Do what is left of the plan.
+
+        Raises:
+            UserError: the set is being written by another run, or holds records of another code
+                revision or machine.
+        """
+        with self.ledger.writing() as mended:
+            for text in mended:
+                self.display.say(text)
+            records = self.ledger.records()
+            self._refuse_a_mix(records)
+            self.ledger.create(
+                SetInfo(suite=self.suite.name, title=self.suite.title, code_revision=self.revision), suite_text
+            )
+            return self._walk(records)
+
+    def _refuse_a_mix(self, records: list[Record]) -> None:
+        kept = [record for record in records if record.ok]
+        revisions = {str(record.fingerprint.get("revision")) for record in kept}
+        if revisions - {self.revision} and not self.mix_revisions:
+            raise UserError(
+                f"{self.ledger.root}: holds runs of code revision {', '.join(sorted(revisions))}, this is "
+                f"{self.revision}; start anew with --fresh or another --results folder, or accept the mix with "
+                "--mix-revisions"
+            )
+        machines = {record.fingerprint_id for record in kept}
+        if machines - {fingerprint.machine_id(self.machine)} and not self.mix_revisions:
+            raise UserError(
+                f"{self.ledger.root}: holds runs of another machine or other package versions; pairs need the same "
+                "ones. Start anew with --fresh or another --results folder, or accept the mix with --mix-revisions"
+            )
+
+    def _walk(self, records: list[Record]) -> Outcome:
+        began = time.monotonic()
+        outcome = Outcome()
+        known = latest(records)
+        for record in records:
+            if record.reason != INTERRUPTED:
+                self.attempts[record.run_id] = max(self.attempts.get(record.run_id, 0), record.attempt)
+        todo = [
+            (block, position, planned)
+            for block in self.blocks
+            for position, planned in enumerate(block.runs)
+            if planned.skip is None
+        ]
+        outcome.done = sum(1 for _, _, planned in todo if self._is_done(planned, known))
+        left = [item for item in todo if not self._is_done(item[2], known) and not self._is_hopeless(item[2], known)]
+        outcome.left = len(left)
+        idle: dict[str, float | None] = {}
+        sampler = Sampler(self.meter.name, self.meter.options, self.suite.sample_hz)
+        try:
+            sampler.open()
+            for number, (block, position, planned) in enumerate(left, start=1):
+                expected = planned.prediction.seconds or 0.0
+                if self.budget_s is not None and time.monotonic() - began + expected > self.budget_s:
+                    outcome.out_of_budget = True
+                    break
+                if block.block_id not in idle:
+                    idle[block.block_id] = self._idle(block, sampler)
+                self.display.start(planned, number, len(left))
+                record = self._one(block, position, planned, sampler, idle[block.block_id])
+                self.ledger.append(record)
+                self.display.end(record)
+                self.observe(record)
+                outcome.new += 1
+                if record.ok:
+                    outcome.done += 1
+                    outcome.left -= 1
+                elif record.reason == INTERRUPTED:
+                    outcome.interrupted = True
+                    break
+                if record.status is not Status.OK and record.energy:
+                    outcome.wasted_j.append(record.energy.joules)
+        except KeyboardInterrupt:
+            outcome.interrupted = True
+        finally:
+            sampler.close()
+        return outcome
+
+    def _is_done(self, planned: PlannedRun, known: dict[str, Record]) -> bool:
+        record = known.get(planned.spec.run_id)
+        return record is not None and record.ok
+
+    def _is_hopeless(self, planned: PlannedRun, known: dict[str, Record]) -> bool:
+        record = known.get(planned.spec.run_id)
+        if record is None or record.reason == INTERRUPTED:
+            return False
+        if record.status is Status.OUT_OF_MEMORY:
+            return True
+        return self.attempts.get(record.run_id, 0) >= MAX_ATTEMPTS
+
+    def _idle(self, block: Block, sampler: Sampler) -> float | None:
+        """Mean power at rest before a block, in watts; ``None`` where the meter can't see rest."""
+        if block.protocol is RunProtocol.COUNT or self.suite.idle_s <= 0:
+            return None
+        path = self.ledger.root / "samples" / f"idle-{block.block_id}.samples"
+        try:
+            info = sampler.start(None, None, path)
+            if info.basis is Basis.MODELLED:  # CPU seconds of a process that is not there yet: no rest to see
+                sampler.stop()
+                path.unlink(missing_ok=True)
+                return None
+            time.sleep(self.suite.idle_s)
+            sampler.stop()
+            _, samples = read_samples(path)
+            return idle_power(info, samples)
+        except (SamplerError, OSError, ValueError) as error:
+            self.display.say(f"{block.block_id}: no idle baseline: {error}")
+            return None
+
+    def _one(
+        self, block: Block, position: int, planned: PlannedRun, sampler: Sampler, idle_power_w: float | None
+    ) -> Record:
+        spec = planned.spec
+        number = self.attempts.get(spec.run_id, 0) + 1
+        self.attempts[spec.run_id] = number
+        stem = spec.run_id if number == 1 else f"{spec.run_id}-attempt{number}"
+        events_path = self.ledger.root / "events" / f"{stem}.jsonl"
+        samples_path = self.ledger.root / "samples" / f"{stem}.samples"
+        for path in (events_path, samples_path):  # left by a run that was killed before its record
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+        ended = self._watch(planned, events_path, samples_path, sampler)
+        attempt = Attempt(
+            spec=spec,
+            block_id=block.block_id,
+            position=position,
+            number=number,
+            fingerprint=self.machine | {"revision": self.revision, "meter_choice": self.meter.why},
+            fingerprint_id=fingerprint.machine_id(self.machine),
+            status=ended.status,
+            reason=ended.reason,
+            idle_power_w=idle_power_w,
+            meter_problem=ended.meter_problem,
+        )
+        samples_file = self.ledger.file_reference(samples_path, len(ended.samples)) if samples_path.exists() else None
+        events_file = self.ledger.file_reference(events_path, len(ended.events)) if events_path.exists() else None
+        return assemble(attempt, ended.events, ended.info, ended.samples, samples_file, events_file)
+
+    def _watch(self, planned: PlannedRun, events_path: Path, samples_path: Path, sampler: Sampler) -> _Ended:
+        """Start the worker, meter it, follow it to its end."""
+        ended = _Ended()
+        began = time.monotonic()
+        worker = self.launcher.start(planned.spec, events_path)
+        tail = _Tail(events_path, ended.events)
+        sampling = False
+        stopped = ""
+        try:
+            while worker.alive:
+                for event in tail.read():
+                    if isinstance(event, Started) and planned.spec.protocol is not RunProtocol.COUNT:
+                        ended.info, ended.meter_problem = _start(sampler, worker, event, samples_path)
+                        sampling = ended.info is not None
+                        worker.go()
+                    elif isinstance(event, Progress):
+                        self.display.update(event, time.monotonic() - began)
+                if time.monotonic() - began > self.suite.timeout_s:
+                    stopped = f"took longer than the suite's timeout of {self.suite.timeout_s:g} s"
+                    worker.kill()
+                worker.wait(_POLL_S)
+        except KeyboardInterrupt:
+            stopped = INTERRUPTED
+            worker.kill()
+        finally:
+            if sampling:
+                try:
+                    sampler.stop()
+                except SamplerError as error:
+                    ended.meter_problem = str(error)
+                if samples_path.exists():
+                    _, ended.samples = read_samples(samples_path)
+        tail.read()
+        ended.status, ended.reason = _verdict(ended.events, worker.exit_code, stopped)
+        worker.close()
+        return ended
+
+
+@dataclass
+class _Ended:
+    events: list[Event] = field(default_factory=list)
+    info: MeterInfo | None = None
+    samples: list[Sample] = field(default_factory=list)
+    meter_problem: str = ""
+    status: Status = Status.FAILED
+    reason: str = ""
+
+
+class _Tail:
+    """Follows a growing events file, whole lines only."""
+
+    def __init__(self, path: Path, events: list[Event]) -> None:
+        self._path = path
+        self._events = events
+        self._offset = 0
+
+    def read(self) -> list[Event]:
+        """What is new since the last call; also kept in ``events``."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as stream:
+            stream.seek(self._offset)
+            content = stream.read()
+        end = content.rfind(b"\n") + 1
+        self._offset += end
+        new = [parse(line) for line in content[:end].splitlines()]
+        self._events.extend(new)
+        return new
+
+
+def _start(sampler: Sampler, worker: Worker, event: Started, path: Path) -> tuple[MeterInfo | None, str]:
+    try:
+        return sampler.start(worker.pid, None if event.device == "cpu" else event.device, path), ""
+    except (SamplerError, UserError) as error:
+        return None, f"the meter could not be started: {error}"
+
+
+def _verdict(events: list[Event], exit_code: int | None, stopped: str) -> tuple[Status, str]:
+    """How the process ended, in the terms of a record."""
+    if stopped:
+        return Status.FAILED, stopped
+    last = events[-1] if events else None
+    if isinstance(last, Finished):
+        return Status.OK, ""
+    if isinstance(last, Failed):
+        return (Status.OUT_OF_MEMORY if last.out_of_memory else Status.FAILED), last.error
+    if exit_code is not None and exit_code < 0:
+        hint = " (often the kernel, when memory runs out)" if exit_code == -9 else ""
+        return Status.FAILED, f"killed by signal {-exit_code}{hint}"
+    return Status.FAILED, f"ended with exit code {exit_code} without saying why"

@@ -1,0 +1,144 @@
+"""One process = one run. It counts, says hello, waits for the meter, trains, says goodbye.
+
+Everything it has to say goes to an events file, one JSON line in one write, so that what was said
+before a kill is never lost.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from typing import Any
+
+from harness.run.events import Event, Failed, Finished, Started
+from harness.suite.spec import Protocol, RunSpec
+
+GO = "go"
+"""What the parent sends once the meter runs."""
+
+
+class Mouth:
+    """Appends events to a file."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def say(self, event: Event) -> None:
+        """Write one event."""
+        os.write(self._descriptor, event.model_dump_json().encode() + b"\n")
+
+
+def main(spec_json: str, events_path: str, parent: Connection) -> None:
+    """Entry point of a worker process. Never raises: what goes wrong is said as ``failed``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is the parent's to handle
+    mouth = Mouth(events_path)
+    try:
+        work(RunSpec.model_validate_json(spec_json), mouth.say, lambda: _wait_for_go(parent))
+    except BaseException as error:
+        mouth.say(
+            Failed(
+                at_ns=time.monotonic_ns(),
+                out_of_memory=is_out_of_memory(error),
+                error=f"{type(error).__name__}: {error}",
+                traceback=traceback.format_exc(),
+            )
+        )
+        os._exit(1)
+
+
+def work(spec: RunSpec, say: Callable[[Event], None], ready: Callable[[], None]) -> None:
+    """Do the run. ``ready`` returns when the meter is running."""
+    import torch
+
+    from harness.methods.base import METHODS
+    from harness.run.count import count
+    from harness.run.train import Loop, make_optimizer
+    from harness.workloads.base import WORKLOADS
+
+    counted = count(spec)
+    torch.manual_seed(spec.seed)
+    if spec.protocol is Protocol.COUNT:
+        workload = WORKLOADS.get(spec.workload)()
+        say(_started(spec, "none", workload.parameters(spec.model), {}))
+        say(counted)
+        say(Finished(at_ns=time.monotonic_ns(), steps=0, examples=0))
+        return
+    device = torch.device(spec.device)
+    task = WORKLOADS.get(spec.workload)().build(spec, device)
+    if spec.recipe.compile:
+        task.compile()
+    optimizer = make_optimizer(task.model, spec.recipe)
+    parameters = sum(p.numel() for p in task.model.parameters())
+    controller = METHODS.get(spec.method)().attach(spec, task, optimizer)
+    loop = Loop(spec, task, controller, optimizer, device, say)
+    task.model.train()
+    say(_started(spec, device_id(device), parameters, _facts(device)))
+    say(counted)
+    ready()
+    loop.run()
+
+
+def _started(spec: RunSpec, device: str, parameters: int, facts: dict[str, Any]) -> Started:
+    return Started(
+        at_ns=time.monotonic_ns(),
+        pid=os.getpid(),
+        wall_clock=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        device=device,
+        parameters=parameters,
+        fingerprint=facts,
+    )
+
+
+def _facts(device: Any) -> dict[str, Any]:
+    import torch
+
+    facts: dict[str, Any] = {"threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        facts |= {
+            "gpu": properties.name,
+            "gpu_memory_bytes": properties.total_memory,
+            "cuda": torch.version.cuda,
+        }
+    return facts
+
+
+def device_id(device: Any) -> str:
+    """"cpu", or the GPU's UUID as NVML writes it (``GPU-...``)."""
+    if device.type != "cuda":
+        return "cpu"
+    import torch
+
+    uuid = str(torch.cuda.get_device_properties(device).uuid)
+    return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on the host or on the card."""
+    if isinstance(error, MemoryError):
+        return True
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _wait_for_go(parent: Connection) -> None:
+    """Block until the parent says go; from then on end at once if the parent is gone."""
+    if parent.recv() != GO:
+        raise RuntimeError("the parent did not start the meter")
+    threading.Thread(target=_die_with_parent, args=(parent,), daemon=True).start()
+
+
+def _die_with_parent(parent: Connection) -> None:
+    try:
+        parent.recv()
+    except (EOFError, OSError):
+        os._exit(1)
