@@ -9,20 +9,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from harness.errors import UserError
+
+__all__ = ["Basis", "Frozen", "UserError", "canonical_json", "digest"]
+
 
 class Frozen(BaseModel):
     """An immutable, validated value. Unknown keys are errors, NaN and infinity are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class UserError(Exception):
-    """A mistake the user can mend. Its text says what was wrong, where, and what to do.
-
-    The command line prints it without a traceback and exits with ``exit_code``.
-    """
-
-    exit_code = 2
 
 
 class Basis(StrEnum):

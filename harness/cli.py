@@ -1,0 +1,256 @@
+"""The verbs, nothing else. Each says what it does on stderr and prints its result on stdout.
+
+Exit codes: 0 done or verified, 1 refuted or regressed, 2 wrong usage or configuration, 3 inconclusive,
+4 invalid or infrastructure, 130 interrupted (resumable).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from harness import __version__
+from harness.errors import UserError
+
+app = typer.Typer(
+    name="harness",
+    help="Does this way of training really save energy, and at what cost in quality?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+INTERRUPTED = 130
+
+SuitePath = Annotated[Path, typer.Argument(help="Suite file (YAML).")]
+ResultsPath = Annotated[Path, typer.Argument(help="Folder of a result set, e.g. results/scaling.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a value of the suite file.")
+]
+Only = Annotated[
+    str | None, typer.Option(metavar="GLOB", help="Only runs whose id, arm or size matches; baselines stay.")
+]
+Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts of the blocks, e.g. 0/4.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+MeterName = Annotated[
+    str | None, typer.Option(help="auto, nvml, rapl, modelled, or replay:FILE; the suite's by default.")
+]
+
+
+class Format(StrEnum):
+    """What a report is written as."""
+
+    HTML = "html"
+    MD = "md"
+    JSON = "json"
+
+
+class Listing(StrEnum):
+    """What `ls` lists."""
+
+    WORKLOADS = "workloads"
+    METHODS = "methods"
+    METERS = "meters"
+    REGIONS = "regions"
+    PRICES = "prices"
+    CLAIMS = "claims"
+    SIZES = "sizes"
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:  # no_args_is_help answers first
+        raise typer.Exit(2)
+
+
+@app.command()
+def run(
+    suite: SuitePath,
+    results: Annotated[Path | None, typer.Option(help="Result set; results/<suite name> by default.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", help="The page; reports/<suite name>.html by default.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Stop before a run that would end later than this, e.g. 9m.")
+    ] = None,
+    only: Only = None,
+    shard: Shard = None,
+    meter: MeterName = None,
+    overrides: Overrides = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; an old set is moved aside.")] = False,
+    mix_revisions: Annotated[
+        bool, typer.Option("--mix-revisions", help="Go on with a set that another code revision or machine began.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run what is left of a suite, then judge it and write the page."""
+    from harness import app as steps
+
+    outcome = steps.run(
+        suite,
+        results=results,
+        output=output,
+        budget=budget,
+        only=only,
+        shard=shard,
+        meter=meter,
+        overrides=overrides or [],
+        fresh=fresh,
+        mix_revisions=mix_revisions,
+    )
+    if as_json:
+        _print_json(outcome.document)
+    else:
+        print(outcome.text)
+    raise typer.Exit(INTERRUPTED if outcome.interrupted else 4 if outcome.nothing_done else 0)
+
+
+@app.command()
+def plan(
+    suite: SuitePath, only: Only = None, shard: Shard = None, overrides: Overrides = None, as_json: AsJson = False
+) -> None:
+    """What would run, what is skipped and why, predicted time, energy and cost."""
+    from harness import app as steps
+    from harness.suite import show
+
+    _, planned = steps.make_plan(suite, overrides or [], only, shard)
+    if as_json:
+        _print_json(planned.model_dump(mode="json"))
+    else:
+        show.print_plan(planned)
+
+
+@app.command()
+def validate(suites: Annotated[list[Path], typer.Argument(help="Suite files.")], as_json: AsJson = False) -> None:
+    """Check suite files; all mistakes at once."""
+    from harness import app as steps
+
+    problems = steps.validate(suites)
+    if as_json:
+        _print_json({str(path): texts for path, texts in problems.items()})
+    else:
+        for path, texts in problems.items():
+            print("\n".join(texts) if texts else f"{path}: ok")
+    raise typer.Exit(2 if any(problems.values()) else 0)
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of a suite file, for editors."""
+    from harness.suite.schema import suite_schema
+
+    _print_json(suite_schema())
+
+
+@app.command()
+def report(
+    results: ResultsPath,
+    output: Annotated[Path | None, typer.Option("-o", help="File; stdout by default for md and json.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.HTML,
+    as_json: AsJson = False,
+) -> None:
+    """Write the page of a result set."""
+    from harness import app as steps
+
+    text = steps.render(results, "json" if as_json else form.value)
+    if output is None and (as_json or form is not Format.HTML):
+        print(text)
+        return
+    path = output or Path("reports") / f"{results.resolve().name}.html"
+    steps.write_text(path, text)
+    print(path)
+
+
+@app.command()
+def verify(results: ResultsPath, as_json: AsJson = False) -> None:
+    """Print the verdicts; the exit code is the answer."""
+    from harness import app as steps
+
+    judgement, text, code = steps.verify(results)
+    if as_json:
+        _print_json(judgement.model_dump(mode="json"))
+    else:
+        print(text)
+    raise typer.Exit(code)
+
+
+@app.command()
+def compare(base: ResultsPath, new: ResultsPath, as_json: AsJson = False) -> None:
+    """Regression gate: has the saving ratio of NEW fallen behind BASE?"""
+    from harness import app as steps
+
+    document, text, code = steps.compare(base, new)
+    if as_json:
+        _print_json(document)
+    else:
+        print(text)
+    raise typer.Exit(code)
+
+
+@app.command()
+def audit(results: ResultsPath, as_json: AsJson = False) -> None:
+    """Re-derive every number from the raw samples, independently."""
+    from harness import app as steps
+
+    findings = steps.audit(results)
+    if as_json:
+        _print_json({"findings": findings})
+    else:
+        print("\n".join(findings) if findings else f"{results}: every number follows from the raw samples")
+    raise typer.Exit(4 if findings else 0)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What can be measured on this machine, how well, and what to change to measure more."""
+    from harness import app as steps
+
+    document, text = steps.doctor()
+    if as_json:
+        _print_json(document)
+    else:
+        print(text)
+
+
+@app.command("ls")
+def ls(what: Annotated[Listing, typer.Argument(help="What to list.")], as_json: AsJson = False) -> None:
+    """List what there is to choose from."""
+    from harness import app as steps
+
+    rows = steps.listing(what.value)
+    if as_json:
+        _print_json(rows)
+    else:
+        print(steps.table(rows))
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False))
+
+
+def main() -> NoReturn:
+    """Run the command line; a mistake of the user's is a message, not a traceback."""
+    try:
+        code = app(standalone_mode=False, prog_name="harness")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        usage_exit_code = getattr(error, "exit_code", None)  # typer's own errors, whose class it does not export
+        if usage_exit_code is None or not hasattr(error, "show"):
+            raise
+        error.show(sys.stderr)
+        sys.exit(usage_exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
