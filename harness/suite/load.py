@@ -1,0 +1,90 @@
+"""Suite file to :class:`Suite`: all mistakes at once, each with file, line and what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.suite import override
+from harness.suite.check import Checker
+from harness.suite.form import ArmForm, ExperimentForm, SuiteForm
+from harness.suite.problems import Problem, SuiteError
+from harness.suite.source import Source, read_file, read_text
+from harness.suite.spec import Arm, Experiment, Protocol, Suite
+from harness.suite.validate import model_problems
+
+__all__ = ["Problem", "SuiteError", "load", "loads"]
+
+
+def load(path: Path | str, changes: Sequence[str] = ()) -> Suite:
+    """Read a suite file.
+
+    Args:
+        path: the file.
+        changes: ``path=value`` texts of ``--set``, applied in order before anything is checked.
+
+    Raises:
+        SuiteError: everything that is wrong with the file and the changes.
+    """
+    path = Path(path)
+    return _suite(read_file(path), path.parent, changes)
+
+
+def loads(text: str | bytes, name: str = "<text>", folder: Path | str = ".", changes: Sequence[str] = ()) -> Suite:
+    """Like :func:`load`, from memory; ``folder`` is where a claims file beside the suite would lie."""
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return _suite(read_text(raw, name), Path(folder), changes)
+
+
+def _suite(source: Source, folder: Path, changes: Sequence[str]) -> Suite:
+    for change in changes:
+        override.apply(source, change)
+    form = model_problems(source, SuiteForm, source.data, ())
+    Checker(source, folder).check()
+    source.raise_problems()
+    assert form is not None
+    return _resolve(form)
+
+
+def _resolve(form: SuiteForm) -> Suite:
+    """The friendly forms written out."""
+    arms = {name: _arm(name, arm) for name, arm in form.arms.items()}
+    experiments = [_experiment(experiment, form, list(form.arms)) for experiment in form.experiments]
+    implied = [form.baseline, *(name for experiment in experiments for name in experiment.arms)]
+    implied += [arm.match for arm in arms.values() if arm.match is not None]
+    for name in implied:
+        arms.setdefault(name, Arm(method=name))
+    return Suite(
+        name=form.name,
+        title=form.title or form.name,
+        question=form.question,
+        workload=form.workload,
+        workload_options=form.workload_options,
+        baseline=form.baseline,
+        arms=arms,
+        experiments=tuple(experiments),
+        claims=form.claims,
+        meter=form.meter,
+        device=form.device,
+        footprint=form.footprint,
+        budget_s=form.budget,
+        timeout_s=form.timeout,
+        cooldown_c=form.cooldown_c,
+        idle_s=form.idle,
+        sample_hz=form.sample_hz,
+    )
+
+
+def _arm(name: str, form: ArmForm) -> Arm:
+    return Arm(method=form.method or name, match=form.match, options={**(form.model_extra or {}), **form.options})
+
+
+def _experiment(form: ExperimentForm, suite: SuiteForm, all_arms: list[str]) -> Experiment:
+    return Experiment(
+        protocol=Protocol(form.protocol),
+        sizes=tuple(form.sizes),
+        seeds=(0,) if form.seeds is None else tuple(form.seeds),
+        arms=tuple(all_arms if form.arms is None else form.arms),
+        recipe={**suite.recipe, **form.recipe},
+        options=form.options,
+    )
