@@ -1,0 +1,69 @@
+"""The controls spend what the matched arm spends, whatever that is."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.methods.base import METHODS, PlanRequest
+from harness.methods.controls import DenseShort, DenseSmall
+from harness.suite.spec import Recipe
+from harness.types import UserError
+
+STEP_OVERHEAD = 3.0  # what embeddings and head cost, whatever the depth
+
+
+def a_request(target: float | None, steps: int = 1000, layers: int = 8) -> PlanRequest:
+    def step_flops(model: dict[str, Any], *_: object) -> float:
+        return float(model["layers"] + STEP_OVERHEAD)
+
+    workload: Any = SimpleNamespace(
+        name="fake",
+        step_flops=step_flops,
+        smaller=lambda model, axis: [{"layers": n} for n in range(model["layers"] - 1, 0, -1)] if axis == "depth" else [],
+    )
+    recipe = Recipe(steps=steps, batch_size=1, learning_rate=0.1)
+    return PlanRequest(workload, {}, {"layers": layers}, recipe, target)
+
+
+@given(st.floats(0.05, 1.0), st.integers(1000, 100_000))
+def test_shorter_dense_spends_the_target_to_half_a_step(share: float, steps: int) -> None:
+    step = 8 + STEP_OVERHEAD
+    target = share * steps * step
+    plan = DenseShort().plan({}, a_request(target, steps))
+    assert abs(plan.recipe.steps * step - target) <= step / 2
+    assert plan.model == {"layers": 8}
+    assert plan.recipe.learning_rate_at(plan.recipe.steps - 1) < 0.3 * plan.recipe.learning_rate
+
+
+@given(st.floats(0.35, 0.95), st.integers(100, 100_000))
+def test_smaller_dense_spends_the_target_to_half_a_step(share: float, steps: int) -> None:
+    target = share * steps * (8 + STEP_OVERHEAD)
+    plan = DenseSmall().plan({"axis": "depth"}, a_request(target, steps))
+    step = plan.model["layers"] + STEP_OVERHEAD
+    assert plan.model["layers"] < 8
+    assert abs(plan.recipe.steps * step - target) <= step / 2
+
+
+def test_smaller_dense_takes_the_nearest_cost() -> None:
+    plan = DenseSmall().plan({"axis": "depth"}, a_request(1000 * (3 + STEP_OVERHEAD)))
+    assert plan.model == {"layers": 3}
+    assert plan.recipe.steps == 1000
+
+
+def test_a_control_without_a_match_says_what_is_missing() -> None:
+    with pytest.raises(UserError, match="name it with 'match: ARM'"):
+        DenseShort().plan({}, a_request(None))
+
+
+def test_a_model_that_cannot_shrink_says_so() -> None:
+    with pytest.raises(UserError, match="no smaller version along 'width'"):
+        DenseSmall().plan({"axis": "width"}, a_request(100.0))
+
+
+def test_controls_that_match_declare_it() -> None:
+    assert {name for name, method in METHODS.items() if method.matches} == {"dense-short", "dense-small"}
