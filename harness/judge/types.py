@@ -20,8 +20,15 @@ class Claim(Frozen):
     id: str
     text: str  # what is claimed, in the claimant's terms
     metric: Literal[
-        "energy_saving", "energy_saving_slope", "quality", "flops_saving", "cost_saving", "active_share", "re_entry",
-        "hardware", "none",
+        "energy_saving",
+        "energy_saving_slope",
+        "quality",
+        "flops_saving",
+        "cost_saving",
+        "active_share",
+        "re_entry",
+        "hardware",
+        "none",
     ]
     arms: tuple[str, ...] = ("sat", "sat-width")
     workload: str = "language"
