@@ -1,0 +1,235 @@
+"""The parent's handle on the sampler's process.
+
+One process serves many runs, one after the other: starting it costs half a second, a run nothing. It is a
+process of its own so that sampling goes on when the training is killed for memory, and so that it takes no
+time from the training's interpreter. If it dies itself, :meth:`Sampler.stop` says so: that run is invalid,
+never a run of zero joules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.meter.base import MeterInfo
+from harness.meter.live import Live
+from harness.meter.samples import read
+from harness.types import UserError
+
+START_TIMEOUT_S = 60.0
+"""A driver without persistence mode may take many seconds to wake a card."""
+STOP_TIMEOUT_S = 30.0
+PEEK_TIMEOUT_S = 0.5
+
+
+class SamplerError(RuntimeError):
+    """The sampler's process failed; no fault of the user's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What one run's sampling left. ``error`` is empty if it went well; otherwise the run is invalid."""
+
+    path: Path
+    count: int  # samples in the file
+    error: str = ""
+    cpu_s: float | None = None  # CPU time of the sampler for this run
+    seconds: float | None = None
+
+    @property
+    def cpu_share(self) -> float | None:
+        """Share of one core that the sampling took."""
+        return self.cpu_s / self.seconds if self.cpu_s is not None and self.seconds else None
+
+
+class Sampler:
+    """Samples one meter at ``sample_hz`` reads a second.
+
+    ``meter`` is a name in ``METERS`` and ``options`` its constructor's arguments. As a context manager it
+    starts its process at once, in the background. Meters registered with ``METERS.add`` in the parent are
+    not known in the process: give them an entry point.
+    """
+
+    def __init__(
+        self,
+        meter: str,
+        options: Mapping[str, Any] | None = None,
+        sample_hz: float = 20.0,
+        path: Path | None = None,
+    ) -> None:
+        self._meter = meter
+        self._options = dict(options or {})
+        self._sample_hz = sample_hz
+        self._default_path = path
+        self._path: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pending = b""
+        self._requests = 0
+
+    def __enter__(self) -> Sampler:
+        self._spawn()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the sampler, while it lives."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def start(
+        self,
+        pid: int | None,
+        device: str | None,
+        *,
+        path: Path | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> MeterInfo:
+        """Begin sampling the process tree under ``pid`` or the GPU with UUID ``device`` into a new file.
+
+        ``options`` are added to the meter's for this run alone. The first sample is taken before this
+        returns. A sampler that died is started again.
+
+        Raises:
+            UserError: the meter can't be opened (the text says what to do), or the file exists.
+            SamplerError: the sampler's process failed.
+        """
+        target = path or self._default_path
+        if target is None:
+            raise ValueError("no path for the samples file")
+        if self._path is not None:
+            raise RuntimeError("a run is being sampled already: stop() comes first")
+        if target.exists():
+            raise UserError(f"{target}: exists already; raw samples are never overwritten")
+        if self.pid is None:
+            self._spawn()
+        request = {
+            "meter": self._meter,
+            "options": self._options | dict(options or {}),
+            "sample_hz": self._sample_hz,
+            "pid": pid,
+            "device": device,
+            "path": str(target.absolute()),
+        }
+        try:
+            reply = self._ask("start", START_TIMEOUT_S, **request)
+        except SamplerError:
+            self._kill()  # it may hang in the driver; the next start gets a fresh one
+            raise
+        if "failed" in reply:
+            raise (UserError if reply.get("user") else SamplerError)(reply["failed"])
+        self._path = target
+        return MeterInfo.model_validate(reply["info"])
+
+    def peek(self) -> Live:
+        """Power and joules so far, for the live line; unknown if the sampler does not answer at once."""
+        try:
+            reply = self._ask("peek", PEEK_TIMEOUT_S)
+        except SamplerError:
+            return Live(None, None)
+        return Live(reply.get("power_w"), reply.get("joules"))
+
+    def stop(self) -> Sampled:
+        """End the run's sampling: one last sample, then the file is complete. Never raises for a dead sampler."""
+        if self._path is None:
+            raise RuntimeError("nothing is being sampled")
+        path, self._path = self._path, None
+        try:
+            reply = self._ask("stop", STOP_TIMEOUT_S)
+        except SamplerError as error:
+            self._kill()
+            return Sampled(path, _count(path), str(error))
+        if "failed" in reply:
+            return Sampled(path, _count(path), reply["failed"])
+        return Sampled(path, reply["count"], reply["error"], reply["cpu_s"], reply["seconds"])
+
+    def close(self) -> None:
+        """End the process; a run still being sampled gets its end mark."""
+        process = self._process
+        if process is None:
+            return
+        if process.stdin:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+        try:
+            process.wait(timeout=5.0)
+        except subprocess.TimeoutExpired:
+            pass
+        self._kill()
+        self._path = None
+
+    def _spawn(self) -> None:
+        self._kill()
+        root = str(Path(harness.__file__).resolve().parents[1])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "harness.meter.sampling_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,  # ^C in the terminal is the parent's to handle
+        )
+        self._pending = b""
+
+    def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def _ask(self, do: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
+        """Send a request and wait for its reply; late replies to earlier requests are dropped."""
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise SamplerError("the sampler is not running")
+        self._requests += 1
+        line = json.dumps({"id": self._requests, "do": do, **fields}) + "\n"
+        try:
+            process.stdin.write(line.encode())
+            process.stdin.flush()
+        except OSError:
+            raise SamplerError(self._epitaph(process)) from None
+        deadline = time.monotonic() + timeout_s
+        while True:
+            *lines, self._pending = self._pending.split(b"\n")
+            for text in lines:
+                reply: dict[str, Any] = json.loads(text)
+                if reply["id"] == self._requests:
+                    return reply
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not select.select([process.stdout], [], [], left_s)[0]:
+                raise SamplerError(f"the sampler did not answer {do!r} within {timeout_s:g} s")
+            data = os.read(process.stdout.fileno(), 1 << 16)
+            if not data:
+                raise SamplerError(self._epitaph(process))
+            self._pending += data
+
+    @staticmethod
+    def _epitaph(process: subprocess.Popen[bytes]) -> str:
+        code = process.wait()
+        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return f"the sampler died ({how}): this run's energy is not known"
+
+
+def _count(path: Path) -> int:
+    try:
+        return len(read(path).samples)
+    except (OSError, UserError):
+        return 0

@@ -1,0 +1,273 @@
+"""The samples file: every raw reading of a run, compact, append-only, readable with ``zcat``.
+
+The file is one gzip stream of text lines. Line 1 is JSON: format, version and the :class:`MeterInfo`. Every
+further line is one *read*, the samples that share an ``at_ns``::
+
+    <time> <sample> <sample> ...
+
+* ``<time>``: microseconds since the read before (the first: since 0), with three decimals where the
+  nanoseconds are not whole microseconds.
+* ``<sample>``: ``[channel:]value[@sensor]``. The channel is left out if it is the one after its
+  neighbour's (0 at the start of a line). ``value`` is the difference to the channel's last good value in
+  multiples of the channel's ``quantum``, or ``=`` and the shortest exact decimal where the value is no such
+  multiple, or a letter for a status that has no value: ``m`` missing, ``u`` unsupported, ``d`` denied,
+  ``l`` lost. ``sensor`` is the driver's timestamp, microseconds since that channel's last one.
+
+The last line is ``end <number of samples>``. Nothing is rounded: what is read is what was written, and the
+same samples give the same bytes. Differences of differences would save little: what is left is jitter.
+
+Size, measured in ``tests/meter/test_samples.py``: about 40 bits per sample for a CPU-seconds channel and
+about 25 bits per sample for an NVML card with energy, instant and mean power and four clock-event counters, so
+10 seconds at 20 Hz are about 1.5 kB and 6 kB with the header.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import IO
+
+from pydantic import ValidationError
+
+from harness.meter.base import MeterInfo, ReadStatus, Sample
+from harness.types import UserError, canonical_json
+
+FORMAT = "harness-samples"
+VERSION = 1
+SYNC_READS = 100
+"""After so many reads the compressor is flushed: a sampler killed at once loses at most these (5 s at 20 Hz)."""
+
+_LETTERS = {
+    ReadStatus.MISSING: "m",
+    ReadStatus.UNSUPPORTED: "u",
+    ReadStatus.DENIED: "d",
+    ReadStatus.LOST: "l",
+}
+_STATUSES = {letter: status for status, letter in _LETTERS.items()}
+_GZIP = 31  # zlib's window bits for a gzip stream; its header carries no time
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A samples file as read. ``torn`` names the file and what is wrong with its tail; empty if whole."""
+
+    info: MeterInfo
+    samples: tuple[Sample, ...]
+    torn: str = ""
+
+
+class SamplesWriter:
+    """Appends reads to a new samples file. Use as a context manager or call :meth:`close`.
+
+    Raises:
+        FileExistsError: raw samples are never overwritten.
+    """
+
+    def __init__(self, path: Path, info: MeterInfo) -> None:
+        self.path = path
+        self.count = 0
+        self._info = info
+        self._file: IO[bytes] = path.open("xb")
+        self._zip = zlib.compressobj(9, zlib.DEFLATED, _GZIP)
+        self._reads = 0
+        self._at_ns = 0
+        self._units = [0] * len(info.channels)
+        self._sensor_ns = [0] * len(info.channels)
+        header = {"format": FORMAT, "version": VERSION, "meter": info.model_dump(mode="json")}
+        self._put(canonical_json(header))
+        self._flush(zlib.Z_SYNC_FLUSH)
+
+    def append(self, samples: Iterable[Sample]) -> None:
+        """One round of a meter's samples, in the meter's order."""
+        for at_ns, group in groupby(samples, key=lambda sample: sample.at_ns):
+            words = [_micros(at_ns - self._at_ns)]
+            expected = 0
+            for sample in group:
+                words.append(self._word(sample, expected))
+                expected = sample.channel + 1
+                self.count += 1
+            self._at_ns = at_ns
+            self._put(" ".join(words))
+        self._reads += 1
+        if self._reads % SYNC_READS == 0:
+            self._flush(zlib.Z_SYNC_FLUSH)
+
+    def close(self) -> None:
+        """Write the end mark and close; a second call does nothing."""
+        if self._file.closed:
+            return
+        try:
+            self._put(f"end {self.count}")
+            self._flush(zlib.Z_FINISH)
+        finally:
+            self._file.close()
+
+    def __enter__(self) -> SamplesWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _word(self, sample: Sample, expected: int) -> str:
+        channel = sample.channel
+        prefix = "" if channel == expected else f"{channel}:"
+        if sample.status is not ReadStatus.OK:
+            value = _LETTERS[sample.status]
+        elif sample.value is None:
+            raise ValueError("a sample with status OK needs a value")
+        else:
+            value = self._value(channel, sample.value)
+        suffix = ""
+        if sample.sensor_ns is not None:
+            suffix = f"@{_micros(sample.sensor_ns - self._sensor_ns[channel])}"
+            self._sensor_ns[channel] = sample.sensor_ns
+        return prefix + value + suffix
+
+    def _value(self, channel: int, value: float) -> str:
+        quantum = self._info.channels[channel].quantum or 1.0
+        units = round(value / quantum)
+        if units * quantum != value:
+            return f"={value!r}"
+        difference = units - self._units[channel]
+        self._units[channel] = units
+        return str(difference)
+
+    def _put(self, line: str) -> None:
+        self._file.write(self._zip.compress(line.encode() + b"\n"))
+
+    def _flush(self, mode: int) -> None:
+        self._file.write(self._zip.flush(mode))
+        self._file.flush()
+
+
+def write(path: Path, info: MeterInfo, samples: Iterable[Sample]) -> int:
+    """Write a whole new file; returns the number of samples. Same samples, same bytes."""
+    with SamplesWriter(path, info) as writer:
+        for _, read in groupby(samples, key=lambda sample: sample.at_ns):
+            writer.append(read)
+    return writer.count
+
+
+def read(path: Path) -> Recording:
+    """Read a samples file, whole or torn.
+
+    Everything before the damage is returned and :attr:`Recording.torn` says what follows it.
+
+    Raises:
+        UserError: not a samples file, or damaged before the first sample could be read.
+    """
+    text, damage = _unpack(path)
+    lines = text.split("\n")
+    if lines.pop():  # a whole line ends in a newline
+        damage = damage or "its last line is cut"
+    info = _header(path, lines[0] if lines else "")
+    decoder = _Decoder(info)
+    ended = False
+    for number, line in enumerate(lines[1:], start=2):
+        if ended:
+            damage = f"line {number} follows the end mark"
+            break
+        try:
+            if line.startswith("end "):
+                ended = True
+                if int(line[4:]) != len(decoder.samples):
+                    damage = f"the end mark counts {line[4:]} samples, {len(decoder.samples)} are there"
+            else:
+                decoder.line(line)
+        except (ValueError, KeyError, IndexError):
+            damage = f"line {number} can't be read: {line[:60]!r}"
+            break
+    if not ended:
+        damage = damage or "it has no end mark"
+    torn = f"{path}: after {len(decoder.samples)} samples, {damage}" if damage else ""
+    return Recording(info, tuple(decoder.samples), torn)
+
+
+class _Decoder:
+    def __init__(self, info: MeterInfo) -> None:
+        self.samples: list[Sample] = []
+        self._quanta = [channel.quantum or 1.0 for channel in info.channels]
+        self._at_ns = 0
+        self._units = [0] * len(info.channels)
+        self._sensor_ns = [0] * len(info.channels)
+
+    def line(self, line: str) -> None:
+        """Decode one read; raises ``ValueError``, ``KeyError`` or ``IndexError``, and then keeps none of it."""
+        time, *words = line.split(" ")
+        self._at_ns += _nanos(time)
+        channel = -1
+        read = []
+        for word in words:
+            head, _, sensor = word.partition("@")
+            named, colon, value = head.rpartition(":")
+            channel = int(named) if colon else channel + 1
+            if not 0 <= channel < len(self._quanta):
+                raise IndexError(channel)
+            sensor_ns = None
+            if sensor:
+                self._sensor_ns[channel] += _nanos(sensor)
+                sensor_ns = self._sensor_ns[channel]
+            status, number = self._value(channel, value)
+            read.append(Sample(channel, self._at_ns, status, number, sensor_ns))
+        self.samples.extend(read)
+
+    def _value(self, channel: int, word: str) -> tuple[ReadStatus, float | None]:
+        if word.startswith("="):
+            return ReadStatus.OK, float(word[1:])
+        if word.isalpha():
+            return _STATUSES[word], None
+        self._units[channel] += int(word)
+        return ReadStatus.OK, self._units[channel] * self._quanta[channel]
+
+
+def _unpack(path: Path) -> tuple[str, str]:
+    """Text as far as it can be had, and what stopped it."""
+    unzip = zlib.decompressobj(_GZIP)
+    data = path.read_bytes()
+    if data[:2] != b"\x1f\x8b":
+        raise UserError(f"{path}: not a samples file (no gzip stream)")
+    pieces, damage = [], ""
+    step = 512  # in small steps, so that what precedes the damage is kept
+    for start in range(0, len(data), step):
+        try:
+            pieces.append(unzip.decompress(data[start : start + step]))
+        except zlib.error as error:
+            damage = f"the compressed stream is damaged near byte {start} ({error})"
+            break
+    else:
+        if not unzip.eof:
+            damage = f"the compressed stream is cut at byte {len(data)}"
+        elif unzip.unused_data:
+            damage = f"{len(unzip.unused_data)} bytes follow the end of the stream"
+    return b"".join(pieces).decode(errors="replace"), damage
+
+
+def _header(path: Path, line: str) -> MeterInfo:
+    try:
+        header = json.loads(line)
+        if header["format"] != FORMAT:
+            raise KeyError("format")
+        version = header["version"]
+        if version != VERSION:
+            raise UserError(f"{path}: samples format version {version}, this harness reads {VERSION}")
+        return MeterInfo.model_validate(header["meter"])
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise UserError(f"{path}: not a samples file, or damaged in its first line ({type(error).__name__})") from error
+
+
+def _micros(ns: int) -> str:
+    sign = "-" if ns < 0 else ""
+    micros, rest = divmod(abs(ns), 1000)
+    return f"{sign}{micros}.{rest:03d}" if rest else f"{sign}{micros}"
+
+
+def _nanos(word: str) -> int:
+    whole, dot, rest = word.partition(".")
+    if dot and (len(rest) != 3 or not rest.isdigit()):
+        raise ValueError(word)
+    sign = -1 if whole.startswith("-") else 1
+    return int(whole) * 1000 + sign * int(rest or 0)
