@@ -76,6 +76,7 @@ class Phase(Frozen):
     width: Share = 1.0
     gradient: Share = 1.0
     probes: Annotated[int, Field(ge=0)] = 0  # importance probes inside the phase
+    probe_batches: Annotated[int, Field(ge=1)] = 4  # micro-batches of one probe, each of the recipe's batch size
 
     @property
     def is_dense(self) -> bool:
