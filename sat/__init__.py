@@ -17,27 +17,40 @@ from sat.config import Decision, PhasePlan, SATConfig, decisions, phases
 from sat.units import attention_units, mlp_units, units_kept
 
 if TYPE_CHECKING:
+    from sat.attach import densify_ as densify_
+    from sat.attach import sparsify_ as sparsify_
+    from sat.attach import state_dict as state_dict
     from sat.controller import Controller as Controller
-    from sat.controller import densify_ as densify_
-    from sat.controller import sparsify_ as sparsify_
-    from sat.controller import state_dict as state_dict
     from sat.families import UnknownStructureError as UnknownStructureError
     from sat.families import sites as sites
-    from sat.site import Site as Site
+    from sat.report import Report as Report
+    from sat.report import Switch as Switch
+    from sat.structure import Count as Count
+    from sat.structure import Cut as Cut
+    from sat.structure import Site as Site
+    from sat.structure import Stack as Stack
+    from sat.structure import Structure as Structure
 
 _LAZY = {
     "Controller": "sat.controller",
+    "Count": "sat.structure",
+    "Cut": "sat.structure",
+    "Report": "sat.report",
+    "Site": "sat.structure",
+    "Stack": "sat.structure",
+    "Structure": "sat.structure",
+    "Switch": "sat.report",
     "UnknownStructureError": "sat.families",
-    "Site": "sat.site",
-    "densify_": "sat.controller",
+    "densify_": "sat.attach",
     "sites": "sat.families",
-    "sparsify_": "sat.controller",
-    "state_dict": "sat.controller",
+    "sparsify_": "sat.attach",
+    "state_dict": "sat.attach",
 }
 
 __all__ = [
-    "Controller", "Decision", "PhasePlan", "SATConfig", "Site", "UnknownStructureError", "attention_units",
-    "decisions", "densify_", "mlp_units", "phases", "sites", "sparsify_", "state_dict", "units_kept",
+    "Controller", "Count", "Cut", "Decision", "PhasePlan", "Report", "SATConfig", "Site", "Stack", "Structure",
+    "Switch", "UnknownStructureError", "attention_units", "decisions", "densify_", "mlp_units", "phases", "sites",
+    "sparsify_", "state_dict", "units_kept",
 ]  # fmt: skip
 
 

@@ -132,6 +132,11 @@ class SATConfig:
         shares = [share for _, share in self.stages]
         if self.axis == "width" and self.entry in {"copy", "interleaved"}:
             raise ValueError(f"SATConfig: entry {self.entry!r} copies layers; with axis 'width' use 'zero' or 'random'")
+        if self.mode == "freeze" and self.entry != "zero":
+            raise ValueError(
+                f"SATConfig: entry {self.entry!r}: mode 'freeze' leaves the forward pass as it is, so no unit enters "
+                "it; leave entry out"
+            )
         if self.axis == "width" and self.score == "order":
             raise ValueError("SATConfig: score 'order' places layers; with axis 'width' use another score")
         if self.regime != "growing":

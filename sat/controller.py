@@ -1,0 +1,369 @@
+"""The controller: walks the schedule, probes, chooses and switches. One per model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from sat.config import SATConfig, decisions
+from sat.parts import CompactSite, FrozenLayers, Part, SkippedLayers
+from sat.ramp import Ramp
+from sat.report import Report, Switch, Tally
+from sat.score import Loss, UnitScores, gate_probe, magnitudes, taylor_probe
+from sat.select import choose, generator, place
+from sat.structure import Structure
+from sat.units import units_kept
+
+ATTACHED = "_sat_controller"
+"""Attribute of a sparsified model that holds its controller."""
+
+NO_LOSS = (
+    "score {!r} probes the model: give sparsify_ a loss, a callable that returns the loss of probe micro-batch i, or "
+    "choose score 'magnitude' or 'random'"
+)
+
+
+@dataclass
+class _History:
+    """What is remembered of one part's units between decisions."""
+
+    ever: set[int]  # have been active in training
+    waiting: list[int]  # decisions spent outside in a row
+    score: list[float]  # by the latest probe, or a moving average (Taylor); 0 where nothing is known
+    observed: list[bool]  # by Taylor
+
+
+class Controller:
+    """SAT at work on one model. Made by :func:`sat.sparsify_`.
+
+    A loop either calls :meth:`step` after ``optimizer.step()``, or, for finer control, ``begin_step`` when
+    ``due``, ``before_optimizer`` and ``end_step`` around each step; not both.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None,
+        config: SATConfig,
+        *,
+        total_steps: int,
+        loss: Loss | None,
+        structure: Structure,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.config = config
+        self.total_steps = total_steps
+        self.position = 0  # optimizer steps done
+        self._loss = loss
+        self._decisions = {decision.step: decision for decision in decisions(config, total_steps)}
+        self._decided = -1
+        self._observed = -1
+        self._share = 1.0
+        self._started = False
+        self._trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
+        self.parts = _parts(structure, optimizer, config)
+        self._history = {
+            part.name: _History(set(), [0] * part.units, [0.0] * part.units, [False] * part.units)
+            for part in self.parts
+        }
+        self.ramp = Ramp(config.ramp_steps)
+        self._tally = Tally(sum(parameter.numel() for parameter in model.parameters()))
+        self._hook = (
+            optimizer.register_step_pre_hook(lambda *_: self.before_optimizer(self.position))
+            if optimizer is not None and config.score == "taylor" and config.mode == "skip"
+            else None
+        )
+
+    def due(self, step: int) -> bool:
+        """Whether :meth:`begin_step` has a decision to make before ``step`` (0-based)."""
+        return step in self._decisions and step != self._decided
+
+    def begin_step(self, step: int) -> Switch | None:
+        """Probe (where the score needs it) and switch, if a decision is due before ``step``.
+
+        Returns the new state of affairs, or ``None`` where nothing was due.
+        """
+        self.position = step
+        if not self.due(step):
+            return None
+        decision = self._decisions[step]
+        probed = self.probe() if decision.probe else {}
+        self._tally.probes += decision.probe
+        self._decided = step
+        return self._switch(decision.share, probed, step)
+
+    def before_optimizer(self, step: int) -> None:
+        """Between backward and the optimizer's step: Taylor observations, where the score needs them."""
+        config = self.config
+        wanted = config.score == "taylor" and config.mode == "skip" and step % config.observe_every == 0
+        if not wanted or self._observed == step:
+            return
+        self._observed = step
+        for part in self.parts:
+            products = part.products()
+            if products is None or products.device.type == "meta":
+                continue
+            history = self._history[part.name]
+            for unit, value in zip(part.active, products.float().square().tolist(), strict=True):
+                past = config.smoothing if history.observed[unit] else 0.0
+                history.score[unit] = past * history.score[unit] + (1.0 - past) * value
+                history.observed[unit] = True
+
+    def end_step(self, step: int) -> None:
+        """After the optimizer's step: the active units count as trained, returning units ramp up."""
+        self.position = step + 1
+        self._tally.end_step(self.active_units)
+        self.ramp.advance(self.parts)
+
+    def step(self) -> Switch | None:
+        """For a plain loop, after ``optimizer.step()``: closes this step and switches for the next if due."""
+        self.end_step(self.position)
+        return self.begin_step(self.position) if self.position < self.total_steps else None
+
+    def probe(self) -> dict[str, UnitScores]:
+        """One importance probe alone, changing nothing; empty where the score needs none.
+
+        Raises:
+            ValueError: no ``loss`` was given, or it has no gradient.
+        """
+        config = self.config
+        if not config.needs_probe:
+            return {}
+        if self._loss is None:
+            raise ValueError(NO_LOSS.format(config.score))
+        first, given = self._tally.probes * config.probe_batches, self._loss  # every probe sees data of its own
+
+        def loss(index: int) -> Tensor:
+            return given(first + index)
+
+        if config.score == "taylor":
+            frozen = next(part for part in self.parts if isinstance(part, FrozenLayers))
+            known = self._trainable
+            return taylor_probe(self.model, frozen, lambda p: known.get(p, False), loss, config.probe_batches)
+        gates = {part.name: self._gates(part) for part in self.parts}
+        with self.ramp.suspended(self.parts):
+            return gate_probe(self.model, self.parts, gates, loss, config.probe_batches)
+
+    def set_share(self, share: float) -> Switch:
+        """Put the model into the shape of ``share`` without a probe: for counting and steady-state timing.
+
+        Units are taken by what is known of them; the schedule and the regime are not consulted.
+
+        Raises:
+            ValueError: ``share`` outside 0..1.
+        """
+        return self._switch(share, {}, self.position, free=True)
+
+    @property
+    def active_units(self) -> float:
+        """Active units as a share of all."""
+        return sum(len(part.active) for part in self.parts) / sum(part.units for part in self.parts)
+
+    def report(self) -> Report:
+        """What has happened so far, counted."""
+        ranked = self.config.score != "order"
+        return self._tally.report(
+            share=self._share,
+            active_units=self.active_units,
+            active={part.name: part.active for part in self.parts},
+            never_trained={
+                part.name: tuple(u for u in range(part.units) if u not in self._history[part.name].ever)
+                for part in self.parts
+            },
+            thresholds={
+                part.name: min(self._history[part.name].score[unit] for unit in part.active) if ranked else None
+                for part in self.parts
+            },
+        )
+
+    def finish(self) -> Report:
+        """Leave the final model of the regime in place, full and plain, and report. Called by ``densify_``.
+
+        ``growing``: units that never entered enter now by their entry rule. ``persistent``: the output
+        projections of inactive units are zeroed, so the full model computes what the active part computes.
+        ``rotating`` with skipping: output projections are multiplied by the active share, as with dropout, since
+        units were trained with that share of their fellows; those never trained are zeroed. ``freeze``: as it is.
+        """
+        report = self.report()
+        if any(len(part.active) < part.units for part in self.parts):
+            self._complete()
+        self.ramp.stop()
+        for part in self.parts:
+            part.switch(tuple(range(part.units)))
+        if self._hook is not None:
+            self._hook.remove()
+        self.model.__dict__.pop(ATTACHED, None)
+        return report
+
+    def _complete(self) -> None:
+        if self.config.regime == "growing":
+            self._switch(1.0, {}, self.position, free=True)
+            return
+        if self.config.mode == "freeze":
+            return
+        for part in self.parts:
+            active = part.active
+            inactive = [unit for unit in range(part.units) if unit not in active]
+            share = len(active) / part.units
+            part.switch(tuple(range(part.units)))
+            if self.config.regime == "persistent":
+                part.scale_outputs(inactive, 0.0)
+                continue
+            ever = self._history[part.name].ever
+            part.scale_outputs([unit for unit in range(part.units) if unit not in ever], 0.0)
+            part.scale_outputs(sorted(ever), share)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resume needs, bit for bit; see :mod:`sat.checkpoint`."""
+        from sat.checkpoint import save
+
+        return save(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was taken: model, optimizer and controller; see :mod:`sat.checkpoint`.
+
+        Raises:
+            ValueError: the state is of another configuration, length or structure.
+        """
+        from sat.checkpoint import load
+
+        load(self, state)
+
+    def progress(self) -> dict[str, Any]:
+        """The controller's own part of :meth:`state_dict`: plain values."""
+        return {
+            "position": self.position,
+            "decided": self._decided,
+            "observed": self._observed,
+            "share": self._share,
+            "started": self._started,
+            "ramp": self.ramp.state(),
+            "tally": self._tally.state(),
+            "parts": {
+                part.name: {
+                    "active": list(part.active),
+                    "ever": sorted(self._history[part.name].ever),
+                    "waiting": list(self._history[part.name].waiting),
+                    "score": list(self._history[part.name].score),
+                    "observed": list(self._history[part.name].observed),
+                }
+                for part in self.parts
+            },
+        }
+
+    def resume(self, progress: Mapping[str, Any], tally: Tally) -> None:
+        """Take over :meth:`progress`; model, optimizer and parts have been brought there already."""
+        self.position = progress["position"]
+        self._decided = progress["decided"]
+        self._observed = progress["observed"]
+        self._share = progress["share"]
+        self._started = progress["started"]
+        self._tally = tally
+        for name, part in progress["parts"].items():
+            self._history[name] = _History(
+                set(part["ever"]), list(part["waiting"]), list(part["score"]), list(part["observed"])
+            )
+        self.ramp.load(progress["ramp"], self.parts, next(self.model.parameters()).device)
+
+    def _gates(self, part: Part) -> list[float]:
+        if isinstance(part, FrozenLayers):
+            return [1.0] * part.units  # all of them run
+        values = self.ramp.values(part)
+        return [values.get(unit, 1.0) if unit in part.active else 0.0 for unit in range(part.units)]
+
+    def _switch(self, share: float, probed: Mapping[str, UnitScores], step: int, *, free: bool = False) -> Switch:
+        """Choose the active set of ``share`` by the present scores and install it."""
+        self._score(probed, step)
+        entries = exits = returns = 0
+        for part in self.parts:
+            history = self._history[part.name]
+            before = part.active if self._started else ()
+            active = self._chosen(part, before, share, step, free)
+            entering = set(active) - set(before)
+            fresh = sorted(entering - history.ever)
+            returning = sorted(entering & history.ever)
+            self._install(part, before, active, fresh, returning)
+            history.ever |= entering
+            history.waiting = [0 if u in active else past + 1 for u, past in enumerate(history.waiting)]
+            entries += len(fresh)
+            returns += len(returning)
+            exits += len(set(before) - set(active))
+        self._started = True
+        self._share = share
+        self._tally.count(
+            self.model, trained_only=self.config.mode == "freeze", entries=entries, exits=exits, returns=returns
+        )
+        return Switch(
+            step, share, self.active_units, self._tally.active_parameters, entries, exits, returns, bool(probed)
+        )
+
+    def _score(self, probed: Mapping[str, UnitScores], step: int) -> None:
+        """Bring the scores up to date. On device ``meta`` there are no numbers: scores stay as they are."""
+        meta = next(self.model.parameters()).device.type == "meta"
+        found = magnitudes(self.model, self.parts) if self.config.score == "magnitude" and not meta else {}
+        for part in self.parts:
+            history = self._history[part.name]
+            if self.config.score == "random":
+                draw = generator(self.config.seed, step, f"{part.name}/score")
+                history.score = [draw.random() for _ in range(part.units)]
+            elif part.name in found:
+                history.score = found[part.name].tolist()
+            elif part.name in probed and not meta:
+                history.score = (probed[part.name].score / part.unit_flops).tolist()  # per FLOP
+
+    def _chosen(self, part: Part, before: Sequence[int], share: float, step: int, free: bool) -> tuple[int, ...]:
+        config = self.config
+        keep = units_kept(part.units, share, config.floor)
+        if config.score == "order":
+            return place(part.units, before, keep, spread=config.entry == "interleaved")
+        history = self._history[part.name]
+        random = config.score == "random"  # the control: no memory, no preference for what is inside
+        scores = [
+            score if unit in before or random else score * (1.0 + config.staleness * waited)
+            for unit, (score, waited) in enumerate(zip(history.score, history.waiting, strict=True))
+        ]
+        return choose(
+            scores,
+            before,
+            keep,
+            grow_only=free or config.regime == "growing",
+            swap_share=config.swap_share_at(step, self.total_steps),
+            hysteresis=0.0 if random else config.hysteresis,
+            explore=config.explore,
+            rng=generator(config.seed, step, f"{part.name}/explore"),
+        )
+
+    def _install(
+        self,
+        part: Part,
+        before: Sequence[int],
+        active: tuple[int, ...],
+        fresh: Sequence[int],
+        returning: Sequence[int],
+    ) -> None:
+        if self.config.mode == "freeze" or not before:  # the first units start as they were initialised
+            part.switch(active)
+            return
+        if self.config.entry in {"copy", "interleaved"}:
+            for unit in fresh:
+                part.copy_unit(_source(unit, before, self.config.entry), unit)
+        part.switch(active, fresh if self.config.entry == "zero" else ())
+        self.ramp.start(part, returning, next(self.model.parameters()).device)
+
+
+def _parts(structure: Structure, optimizer: Optimizer | None, config: SATConfig) -> list[Part]:
+    if config.axis == "width":
+        return [CompactSite(site, optimizer, config.bank == "host") for site in structure.parts]
+    return [FrozenLayers(structure.stack) if config.mode == "freeze" else SkippedLayers(structure.stack)]
+
+
+def _source(unit: int, trained: Sequence[int], entry: str) -> int:
+    """The trained layer that layer ``unit`` starts as a copy of."""
+    if entry == "copy":  # stacking (G_stack, arXiv 2405.15319): the trained block repeats
+        return trained[unit % len(trained)]
+    return max((layer for layer in trained if layer < unit), default=trained[0])

@@ -1,0 +1,93 @@
+"""Gates of returning units, which rise to 1 over some steps so that a return is no jump in the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from sat.parts import Part
+
+
+class Ramp:
+    """Rising gates by part and unit. A unit's gate is 1/n in its first step back and 1 from its n-th on."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self._rising: dict[str, dict[int, int]] = {}  # part -> unit -> steps done since its return
+        self._hooks: dict[str, tuple[list[RemovableHandle], Tensor]] = {}
+
+    def start(self, part: Part, returning: Sequence[int], device: torch.device) -> None:
+        """After a switch of ``part``: units that left stop rising, ``returning`` ones begin."""
+        kept = {unit: done for unit, done in self._rising.get(part.name, {}).items() if unit in part.active}
+        if self.steps > 1:
+            kept.update(dict.fromkeys(returning, 0))
+        self._rising[part.name] = kept
+        self._install(part, device)
+
+    def advance(self, parts: Sequence[Part]) -> None:
+        """One step later."""
+        for part in parts:
+            rising = self._rising.get(part.name)
+            if not rising:
+                continue
+            later = {unit: done + 1 for unit, done in rising.items() if done + 2 < self.steps}
+            self._rising[part.name] = later
+            if later:
+                self._hooks[part.name][1].copy_(torch.tensor(self._present(part)))
+            else:
+                self._remove(part.name)
+
+    def values(self, part: Part) -> dict[int, float]:
+        """Gates below 1, by unit."""
+        return {unit: (done + 1) / self.steps for unit, done in self._rising.get(part.name, {}).items()}
+
+    @contextmanager
+    def suspended(self, parts: Sequence[Part]) -> Iterator[None]:
+        """No gates for a while (a probe brings its own)."""
+        devices = {name: gates.device for name, (_, gates) in self._hooks.items()}
+        for name in devices:
+            self._remove(name)
+        try:
+            yield
+        finally:
+            for part in parts:
+                if part.name in devices:
+                    self._install(part, devices[part.name])
+
+    def stop(self) -> None:
+        """All gates at 1 from now on."""
+        for name in list(self._hooks):
+            self._remove(name)
+        self._rising = {}
+
+    def state(self) -> dict[str, Any]:
+        """Steps done since the return, by part and unit."""
+        return {name: dict(rising) for name, rising in self._rising.items() if rising}
+
+    def load(self, state: dict[str, Any], parts: Sequence[Part], device: torch.device) -> None:
+        """Continue from :meth:`state`; the parts have been switched already."""
+        self.stop()
+        self._rising = {name: dict(rising) for name, rising in state.items()}
+        for part in parts:
+            self._install(part, device)
+
+    def _present(self, part: Part) -> list[float]:
+        values = self.values(part)
+        return [values.get(unit, 1.0) for unit in part.active]
+
+    def _install(self, part: Part, device: torch.device) -> None:
+        self._remove(part.name)
+        if not self._rising.get(part.name):
+            return
+        gates = torch.tensor(self._present(part), device=device)
+        added = part.gated(gates)
+        self._hooks[part.name] = (added if isinstance(added, list) else [added], gates)
+
+    def _remove(self, name: str) -> None:
+        for handle in self._hooks.pop(name, ([], None))[0]:
+            handle.remove()

@@ -1,0 +1,147 @@
+"""Importance of units, measured without changing the model, its gradients, the optimizer or any generator.
+
+Cost per micro-batch, in products of a plain training step (forward : input gradient : weight gradient =
+1 : 1 : 1): :func:`gate_probe` runs the full model forward and its input gradients, no weight gradient;
+:func:`taylor_probe` is one whole forward and backward pass of the full model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from sat.parts import FrozenLayers, Part
+
+Loss = Callable[[int], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class UnitScores:
+    """Scores of one part's units over the micro-batches of a probe; all of shape (units,), fp32.
+
+    ``gradient`` is the mean of dL/dgate (or of the sum of w x g, the same thing for an output projection);
+    ``score`` the mean of its square, what units are ranked by.
+    """
+
+    gradient: Tensor
+    score: Tensor
+
+
+def gate_probe(
+    model: nn.Module, parts: Sequence[Part], gates: Mapping[str, Sequence[float]], loss: Loss, batches: int
+) -> dict[str, UnitScores]:
+    """Gradient of the loss with respect to every unit's gate, at the present operating point.
+
+    The model is made full for the time of the probe. Gates are the only leaves: 1 where a unit is active, 0
+    where it is not, so that dL/dgate of an inactive unit is the first-order change of the loss when it is
+    switched on. A never-trained unit is probed with its initial, random output projection, although it will
+    enter with a zero one: at zero its gate's gradient would be zero too. The sign says nothing then, hence
+    the square as score.
+
+    Args:
+        model: the model whose ``parts`` these are.
+        parts: the parts to score.
+        gates: value of each unit's gate, by part name.
+        loss: mean loss of probe micro-batch i, computed with ``model``.
+        batches: number of micro-batches.
+
+    Raises:
+        ValueError: the loss does not depend on the model.
+    """
+    device = next(model.parameters()).device
+    leaves = {
+        part.name: torch.tensor(gates[part.name], dtype=torch.float32, device=device, requires_grad=True)
+        for part in parts
+    }
+    hooks: list[RemovableHandle] = []
+    with _apart(model, parts, trainable=lambda _: False):
+        try:
+            for part in parts:
+                added = part.gated(leaves[part.name])
+                hooks += added if isinstance(added, list) else [added]
+            rows = [_gradients(loss(index), list(leaves.values())) for index in range(batches)]
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return _collect(list(leaves), rows)
+
+
+def taylor_probe(
+    model: nn.Module, part: FrozenLayers, trainable: Callable[[nn.Parameter], bool], loss: Loss, batches: int
+) -> dict[str, UnitScores]:
+    """Sum of weight x gradient of every layer, from a full backward pass: active and frozen on one footing.
+
+    Args:
+        model: the model.
+        part: its layers.
+        trainable: whether a parameter takes part in training at all; exactly these get a gradient.
+        loss: mean loss of probe micro-batch i.
+        batches: number of micro-batches.
+
+    Raises:
+        ValueError: the loss does not depend on the model.
+    """
+    layers = part.layer_parameters()
+    with _apart(model, [part], trainable=trainable):
+        wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        rows = []
+        for index in range(batches):
+            gradients = dict(zip(wanted, _gradients(loss(index), list(wanted)), strict=True))
+            rows.append([torch.stack([_products(layer, gradients) for layer in layers])])
+    return _collect([part.name], rows)
+
+
+def magnitudes(model: nn.Module, parts: Sequence[Part]) -> dict[str, Tensor]:
+    """Mean squared weight of every unit of the full model, by part name."""
+    with ExitStack() as stack:
+        for part in parts:
+            stack.enter_context(part.full())
+        return {part.name: part.magnitudes() for part in parts}
+
+
+def _products(layer: Sequence[nn.Parameter], gradients: Mapping[nn.Parameter, Tensor]) -> Tensor:
+    pairs = [(weight, gradients[weight]) for weight in layer if weight in gradients]
+    if not pairs:
+        return torch.zeros((), device=layer[0].device)
+    return torch.stack([(weight.detach().float() * gradient.float()).sum() for weight, gradient in pairs]).sum()
+
+
+def _gradients(value: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    if not value.requires_grad:
+        raise ValueError(
+            "the probe loss has no gradient: loss(i) must run the sparsified model, outside torch.no_grad(), and "
+            "return the loss as a scalar tensor"
+        )
+    return list(torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True))
+
+
+def _collect(names: Sequence[str], rows: Sequence[Sequence[Tensor]]) -> dict[str, UnitScores]:
+    found = {}
+    for at, name in enumerate(names):
+        stacked = torch.stack([row[at].float() for row in rows])
+        found[name] = UnitScores(stacked.mean(0), stacked.square().mean(0))
+    return found
+
+
+@contextmanager
+def _apart(model: nn.Module, parts: Sequence[Part], trainable: Callable[[nn.Parameter], bool]) -> Iterator[None]:
+    """A full model for a while, with its own gradient flags; generators continue as if nothing happened."""
+    device = next(model.parameters()).device
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        stack.enter_context(torch.enable_grad())
+        for part in parts:
+            stack.enter_context(part.full())
+        flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        for parameter, _ in flags:
+            parameter.requires_grad_(trainable(parameter))
+        try:
+            yield
+        finally:
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)

@@ -1,0 +1,89 @@
+"""Which units are active: pure functions over scores. Ties go to the lower index, so every rank agrees."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from sat.units import round_half_up
+
+
+def generator(seed: int, step: int, site: str) -> random.Random:
+    """The random stream of one decision at one site. It has no state to save: a resume draws the same."""
+    return random.Random(f"{seed}/{step}/{site}")  # a str is hashed with SHA-512, equal on every machine
+
+
+def choose(
+    scores: Sequence[float],
+    active: Sequence[int],
+    keep: int,
+    *,
+    grow_only: bool,
+    swap_share: float,
+    hysteresis: float,
+    explore: float,
+    rng: random.Random,
+) -> tuple[int, ...]:
+    """The new active set, ``keep`` units in rising order.
+
+    Args:
+        scores: one per unit, higher is kept.
+        active: units active now; empty at the start, when the best ``keep`` are taken.
+        keep: how many to keep.
+        grow_only: units that are active stay (unless ``keep`` is below their number).
+        swap_share: otherwise at most this share of ``keep`` is exchanged beyond growth or shrinking.
+        hysteresis: an exchange needs a score above ``(1 + hysteresis)`` times that of the unit it displaces.
+        explore: share of the entering units drawn at random among those outside.
+        rng: used for ``explore`` only.
+    """
+    kept = sorted(active, key=lambda unit: (-scores[unit], unit))[:keep]
+    inside = set(active)
+    outside = sorted(
+        (unit for unit in range(len(scores)) if unit not in inside), key=lambda unit: (-scores[unit], unit)
+    )
+    entering = outside[: keep - len(kept)]
+    if active and not grow_only:
+        waiting = outside[len(entering) :]
+        for _ in range(min(round_half_up(swap_share * keep), len(waiting), len(kept))):
+            candidate, weakest = waiting[0], kept[-1]
+            if scores[candidate] <= (1.0 + hysteresis) * scores[weakest]:
+                break
+            kept.pop()
+            entering.append(waiting.pop(0))
+    if active:
+        entering = _explore(entering, outside, explore, rng)
+    return tuple(sorted({*kept, *entering}))
+
+
+def _explore(entering: list[int], outside: list[int], share: float, rng: random.Random) -> list[int]:
+    """The lowest-ranked part of the entering units gives way to a random draw from the others outside."""
+    drawn = round_half_up(share * len(entering))
+    if not drawn:
+        return entering
+    sure = entering[: len(entering) - drawn]
+    return sure + rng.sample(sorted(set(outside) - set(sure)), drawn)
+
+
+def place(n: int, active: Sequence[int], keep: int, *, spread: bool) -> tuple[int, ...]:
+    """Layers by position instead of score: what is active stays, ``keep`` in all, in rising order.
+
+    Without ``spread`` new layers come from the bottom up (on top of the trained ones). With it each goes into
+    the middle of the largest gap, so that 1, 2, 4, 8 of 8 give 0; 0, 4; 0, 2, 4, 6; all. Beyond ``keep`` the
+    highest layers leave.
+    """
+    chosen = sorted(active)[:keep]
+    while len(chosen) < keep:
+        if not spread:
+            chosen.append(next(layer for layer in range(n) if layer not in chosen))
+        elif not chosen:
+            chosen.append(0)
+        else:
+            borders = [*chosen, n]
+            gaps = [(borders[i + 1] - borders[i], -i) for i in range(len(chosen))]
+            if chosen[0] > 0 and (chosen[0] >= max(gaps)[0] or max(gaps)[0] == 1):
+                chosen.append(chosen[0] // 2)
+            else:
+                width, at = max(gaps)
+                chosen.append(chosen[-at] + width // 2)
+        chosen.sort()
+    return tuple(chosen)
