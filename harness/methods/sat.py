@@ -1,0 +1,157 @@
+"""SAT as an arm: the one file in which harness and the library ``sat`` meet.
+
+Planning is free of torch: ``sat.config`` decides the schedule for both sides.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from harness.methods.base import Controller, Method, MethodPlan, PlanRequest
+from harness.run.events import Activity
+from harness.suite.spec import Json, Phase, RunSpec
+from harness.types import Frozen, UserError
+from harness.workloads.base import Task
+from sat.config import PhasePlan, SATConfig, phases
+from sat.units import units_kept
+
+if TYPE_CHECKING:
+    import torch
+
+    import sat
+
+
+class SatOptions(Frozen):
+    """Options of an arm. ``None`` is the pre-registered default of the mode and axis (``sat.SATConfig``)."""
+
+    mode: Literal["skip", "freeze"] = "skip"
+    axis: Literal["depth", "width"] = "depth"
+    schedule: tuple[tuple[float, float], ...] | None = None  # (start as a share of the steps, active share)
+    score: Literal["order", "gate_probe", "taylor", "magnitude", "random"] | None = None
+    entry: Literal["zero", "copy", "interleaved", "random"] = "zero"
+    regime: Literal["growing", "rotating", "persistent"] | None = None
+    interval: int | None = None  # steps; None: 500, but at least ten re-evaluations in a training
+
+    def config(self, steps: int, seed: int) -> SATConfig:
+        """Settings of a training of ``steps`` steps.
+
+        Raises:
+            UserError: values that contradict each other.
+        """
+        interval = max(1, min(500, steps // 10)) if self.interval is None else self.interval
+        try:
+            return SATConfig(**self.model_dump(exclude={"interval"}), interval=interval, seed=seed)
+        except ValueError as error:
+            raise UserError(f"method sat: {str(error).removeprefix('SATConfig: ')}") from None
+
+
+class Sat(Method):
+    """Sparse adaptive training: skip growing depth or width, or freeze by score."""
+
+    name = "sat"
+    version = 1
+    Options: ClassVar[type[BaseModel]] = SatOptions
+    summary = "sparse adaptive training: part of the layers or channels works, chosen by score, growing to all"
+
+    def plan(self, options: Json, request: PlanRequest) -> MethodPlan:
+        """The full model and the shared recipe, with the phases of the schedule at their realised shares.
+
+        Depth and gradient are shares of whole layers. Width is the share asked for: how many units it keeps
+        depends on the site, and the workload applies ``sat.units_kept`` to each.
+        """
+        config = _options(options).config(request.recipe.steps, seed=0)
+        layers = request.workload.layers(request.model)
+        planned = tuple(_phase(config, plan, layers) for plan in phases(config, request.recipe.steps))
+        return MethodPlan(request.model, request.recipe, planned)
+
+    def attach(self, spec: RunSpec, task: Task, optimizer: torch.optim.Optimizer) -> Controller:
+        """SAT on the task's model; nothing is switched before the first ``begin_step`` or ``enter_phase``."""
+        import sat
+
+        steps = spec.recipe.steps
+        config = _options(spec.method_options).config(steps, spec.seed)
+        try:
+            inner = sat.sparsify_(
+                task.model,
+                optimizer,
+                config,
+                total_steps=steps,
+                loss=lambda index: task.loss(task.probe_batch(index)),
+                start=False,
+            )
+        except ValueError as error:
+            raise UserError(f"method sat on workload {spec.workload}: {error}") from error
+        return SatController(inner, task, phases(config, steps))
+
+
+class SatController(Controller):
+    """The library's controller in the harness's terms."""
+
+    def __init__(self, inner: sat.Controller, task: Task, planned: list[PhasePlan]) -> None:
+        self.inner = inner
+        self._task = task
+        self._planned = planned
+
+    def due(self, step: int) -> bool:
+        """Whether a decision is due before ``step``."""
+        return self.inner.due(step)
+
+    def begin_step(self, step: int) -> Activity | None:
+        """Probe and switch; the active share after it, if any unit came or went."""
+        switch = self.inner.begin_step(step)
+        if switch is None or not switch.changed:
+            return None
+        return Activity(
+            at_ns=time.monotonic_ns(),
+            step=step,
+            active_units=switch.active_units,
+            active_parameters=switch.active_parameters,
+            entries=switch.entries,
+            exits=switch.exits,
+            returns=switch.returns,
+        )
+
+    def before_optimizer(self, step: int) -> None:
+        """Scores from gradients, where the score is one of them."""
+        self.inner.before_optimizer(step)
+
+    def end_step(self, step: int) -> None:
+        """Book the step."""
+        self.inner.end_step(step)
+
+    def enter_phase(self, index: int) -> None:
+        """The shape of phase ``index``, by what is known of the units: no probe."""
+        self.inner.set_share(self._planned[index].share)
+
+    def probe(self) -> None:
+        """One probe: all its micro-batches."""
+        self.inner.probe()
+
+    def finish(self) -> tuple[str, ...]:
+        """The final model of the regime, plain and full."""
+        import sat
+
+        report = self.inner.report()
+        sat.densify_(self._task.model)
+        return (f"sat: {report}",)
+
+
+def _options(options: dict[str, Any]) -> SatOptions:
+    try:
+        return SatOptions.model_validate(options)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(f"options of method sat: {wrong}") from None
+
+
+def _phase(config: SATConfig, plan: PhasePlan, layers: int) -> Phase:
+    """A phase of the run: the realised share of layers, or the share asked for along the width."""
+    if config.axis == "width":
+        return Phase(steps=plan.steps, width=plan.share, probes=plan.probes)
+    realised = units_kept(layers, plan.share, config.floor) / layers
+    if config.mode == "freeze":
+        return Phase(steps=plan.steps, gradient=realised, probes=plan.probes)
+    return Phase(steps=plan.steps, depth=realised, probes=plan.probes)
