@@ -255,8 +255,8 @@ class _Run:
             "run_id": spec.run_id, "spec": spec, "status": Status.OK, "position": self.position,
             "block_id": f"{self.workload}-{self.size}-s{self.seed}-{self.protocol.value}",
             "wall_clock": f"2026-11-{1 + self.seed % 28:02d}T12:{self.position % 60:02d}:00+00:00",
-            "fingerprint": self._fingerprint(), "fingerprint_id": digest(self._fingerprint()),
-            "device_id": self.device_id, "flops": flops,
+            "fingerprint": self._fingerprint(), "fingerprint_id": digest(self._machine()),
+            "device_id": "none" if self.protocol is Protocol.COUNT else self.device_id, "flops": flops,
             "parameters": round(self.parameters * (1 - self.flops_saving))
             if self.truth.shape == "small" else self.parameters,
         }  # fmt: skip
@@ -276,14 +276,14 @@ class _Run:
         total = sum(w.energy.joules or 0.0 for w in charged)
         charged_s = sum(w.seconds for w in charged)
         measured: dict[str, Any] = {
-            "meter": self._meter(), "windows": tuple(windows), "energy": self._energy(total),
+            "meter": self._meter(), "windows": tuple(windows), "energy": self._energy(total, charged_s),
             "seconds": charged_s, "idle_power_w": idle, "peak_memory_bytes": int(self.parameters * 20 + 3e8),
             "conditions": {"throttled_s": 0.0, "power_limit_w": 700.0 if self.on_gpu else None,
                            "foreign_processes": 0, "start_temperature_c": 41.0},
         }  # fmt: skip
         if steady:
             return Record(
-                **common, **measured, energy_per_step=self._energy(joules / steps),
+                **common, **measured, energy_per_step=self._energy(joules / steps, seconds / steps),
                 seconds_per_step=seconds / steps, steps=sum(w.steps for w in charged),
             )  # fmt: skip
         quality, errors = self._quality(1.0, tokens_per_step)
@@ -307,7 +307,7 @@ class _Run:
             windows = whole.windows[: max(1, len(whole.windows) // 2)]
             charged = [w for w in windows if w.charged]
             kept = {
-                "windows": windows, "energy": self._energy(sum(w.energy.joules or 0.0 for w in charged)),
+                "windows": windows, "energy": self._energy(sum(w.energy.joules or 0.0 for w in charged), sum(w.seconds for w in charged)),
                 "seconds": sum(w.seconds for w in charged), "steps": sum(w.steps for w in charged),
                 "energy_per_step": None, "seconds_per_step": None,
             }  # fmt: skip
@@ -322,14 +322,14 @@ class _Run:
         total = sum(r * p.steps for r, p in zip(raw, phases, strict=True))
         return [r / total for r in raw]
 
-    def _energy(self, joules: float) -> Energy:
+    def _energy(self, joules: float, seconds: float) -> Energy:
         scope = "gpu" if self.on_gpu else "process tree"
         gain = 0.05 if self.on_gpu else 0.2
         return Energy(
             joules=joules, basis=self.basis, source=self._meter().source, scope=scope, coverage=0.999,
             uncertainty_j=gain * joules, dominating="sensor gain" if self.on_gpu else "watts per core",
             second_joules=joules * 1.011 if self.on_gpu else None,
-            disagreement=0.011 if self.on_gpu else None,
+            disagreement=0.011 if self.on_gpu else None, seconds=seconds,
         )  # fmt: skip
 
     def _meter(self) -> MeterInfo:
@@ -352,22 +352,24 @@ class _Run:
         }[self.basis]
         return MeterInfo(name=name, basis=self.basis, source=source, channels=(channel,), sample_hz=20.0)
 
-    def _fingerprint(self) -> dict[str, Any]:
-        base: dict[str, Any] = {
-            "machine": {"cpu": "AMD EPYC 7B13", "cores": 2, "memory_bytes": 16 * 2**30, "os": "Linux"},
-            "packages": {"torch": "2.13.0", "transformers": "5.23.0"},
-            "git": {"revision": "0123456789abcdef", "dirty": ""},
+    def _machine(self) -> dict[str, Any]:
+        return {
+            "cpu": "AMD EPYC 7B13", "cores": 2, "memory_bytes": 16 * 2**30, "os": "Linux 6.1", "python": "3.11.9",
+            "virtual": True, "packages": {"torch": "2.13.0", "transformers": "5.23.0"},
         }  # fmt: skip
+
+    def _fingerprint(self) -> dict[str, Any]:
+        facts = {**self._machine(), "revision": "0123456789ab", "meter_choice": "planted", "threads": 2}
         if self.on_gpu:
-            base["gpus"] = [{"name": self.card, "uuid": self.device_id, "memory_bytes": 80 * 2**30, "driver": "570.86"}]
-        return base
+            facts |= {"gpu": self.card, "gpu_memory_bytes": 80 * 2**30, "cuda": "12.8"}
+        return facts
 
     def _window(
         self, kind: WindowKind, at: float, seconds: float, joules: float, *, phase: int, first: int, steps: int
     ) -> WindowEnergy:
         return WindowEnergy(
             kind=kind, start_s=at, end_s=at + seconds, phase=phase, first_step=first, steps=steps,
-            energy=self._energy(joules),
+            energy=self._energy(joules, seconds),
         )  # fmt: skip
 
     def _train(self, spec: RunSpec, relative: list[float], joules: float, seconds: float) -> list[WindowEnergy]:

@@ -102,6 +102,8 @@ class Comparison(Frozen):
     quality: dict[str, Estimate] = Field(default_factory=dict)  # arm - base, per metric
     tokens_per_parameter: float | None = None
     invalid: str = ""  # why it can't be used
+    invalid_scope: Literal["", "energy", "all"] = ""  # "energy": quality and counted FLOPs still stand
+    is_aa: bool = False  # the baseline again under another name: it must show no difference
 
 
 class ControlRow(Frozen):
