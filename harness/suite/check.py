@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from harness.judge.claims import load_claims
 from harness.meter.base import METERS
 from harness.methods.base import METHODS, Method
 from harness.registry import Registry
-from harness.suite.problems import KeyPath, unknown
+from harness.suite.problems import KeyPath, SuiteError, unknown
 from harness.suite.source import Source
 from harness.suite.spec import Json, Protocol, Recipe
 from harness.suite.validate import field_problems, options_problems
@@ -234,17 +235,20 @@ class Checker:
             self.source.report(("footprint", "pue"), "a PUE other than 1 needs its source: 'pue_source: ...'")
 
     def _claims(self) -> None:
-        try:
-            from harness.judge.claims import find_claims
-        except ImportError:
-            return
-
         claims = self.data.get("claims")
-        if isinstance(claims, str):
-            try:
-                find_claims(claims, self.folder)
-            except UserError as error:
-                self.source.report(("claims",), str(error))
+        if not isinstance(claims, str):
+            return
+        try:
+            load_claims(claims_name(claims, self.folder))
+        except SuiteError as error:  # the claims file has mistakes of its own, with places of its own
+            self.source.problems.update(dict.fromkeys(error.details))
+        except UserError as error:
+            self.source.report(("claims",), str(error))
+
+
+def claims_name(claims: str, folder: Path) -> str:
+    """A shipped claims file by name, or the path of one that lies beside the suite."""
+    return str(folder / claims) if claims.endswith((".yaml", ".yml")) else claims
 
 
 def _arm_values(arms: Any) -> dict[str, Json]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.suite.spec import Json, Phase, Recipe
+from harness.suite.spec import Json, Phase, Protocol, Recipe
 from harness.workloads.base import Workload
 
 
@@ -27,3 +27,21 @@ def total_flops(
                 return None
             total += phase.probes * probe
     return total
+
+
+STEADY_WARMUP_STEPS = 2
+"""Steps that the steady protocol runs and throws away at the head of each phase."""
+STEADY_PROBES = 2
+"""Probes that it runs in a phase that has any: one to warm up, one measured."""
+
+
+def performed(protocol: Protocol, recipe: Recipe, phases: Sequence[Phase]) -> tuple[Phase, ...]:
+    """The steps and probes that a run really executes: all of a training, a sample of each phase if steady."""
+    if protocol is Protocol.TRAIN:
+        return tuple(phases)
+    if protocol is Protocol.COUNT:
+        return ()
+    steps = STEADY_WARMUP_STEPS + recipe.sampled_steps
+    return tuple(
+        phase.model_copy(update={"steps": steps, "probes": STEADY_PROBES if phase.probes else 0}) for phase in phases
+    )

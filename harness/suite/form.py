@@ -12,31 +12,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from harness.suite.spec import FootprintOptions, Json, Suite
+from harness.suite.units import DURATION, parse_duration
 
 T = TypeVar("T")
 
 MAX_SEEDS = 1000
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-DURATION = r"(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s)?"
-_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
-
-
-def parse_duration(value: Any) -> float:
-    """Seconds of ``"9m"``, ``"90s"``, ``"1h30m"`` or of a plain number of seconds.
-
-    Raises:
-        ValueError: it is none of these, or not above zero.
-    """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("must be a duration such as 90s, 9m or 1h30m")
-    if isinstance(value, str):
-        text = value.strip()
-        if not text or not re.fullmatch(DURATION, text):
-            raise ValueError(f"{value[:40]!r} is not a duration; write it like 90s, 9m or 1h30m")
-        value = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([hms])", text))
-    if not 0 < value <= 1e9:
-        raise ValueError("a duration must be above 0 and at most 30 years")
-    return float(value)
 
 
 def _parse_idle(value: Any) -> float:

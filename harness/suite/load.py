@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.suite import override
-from harness.suite.check import Checker
+from harness.suite.check import Checker, claims_name
 from harness.suite.form import ArmForm, ExperimentForm, SuiteForm
 from harness.suite.problems import Problem, SuiteError
 from harness.suite.source import Source, read_file, read_text
 from harness.suite.spec import Arm, Experiment, Protocol, Suite
+from harness.suite.units import parse_duration
 from harness.suite.validate import model_problems
+from harness.types import UserError
 
-__all__ = ["Problem", "SuiteError", "load", "loads"]
+__all__ = ["Problem", "SuiteError", "duration_s", "load", "loads"]
 
 
 def load(path: Path | str, changes: Sequence[str] = ()) -> Suite:
@@ -36,6 +38,18 @@ def loads(text: str | bytes, name: str = "<text>", folder: Path | str = ".", cha
     return _suite(read_text(raw, name), Path(folder), changes)
 
 
+def duration_s(text: str) -> float:
+    """Seconds of ``9m``, ``90s`` or ``1h30m``, as on the command line.
+
+    Raises:
+        UserError: it is not a duration.
+    """
+    try:
+        return parse_duration(float(text) if text.replace(".", "", 1).isdigit() else text)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 def _suite(source: Source, folder: Path, changes: Sequence[str]) -> Suite:
     for change in changes:
         override.apply(source, change)
@@ -43,10 +57,10 @@ def _suite(source: Source, folder: Path, changes: Sequence[str]) -> Suite:
     Checker(source, folder).check()
     source.raise_problems()
     assert form is not None
-    return _resolve(form)
+    return _resolve(form, folder)
 
 
-def _resolve(form: SuiteForm) -> Suite:
+def _resolve(form: SuiteForm, folder: Path) -> Suite:
     """The friendly forms written out."""
     arms = {name: _arm(name, arm) for name, arm in form.arms.items()}
     experiments = [_experiment(experiment, form, list(form.arms)) for experiment in form.experiments]
@@ -63,7 +77,7 @@ def _resolve(form: SuiteForm) -> Suite:
         baseline=form.baseline,
         arms=arms,
         experiments=tuple(experiments),
-        claims=form.claims,
+        claims=claims_name(form.claims, folder),
         meter=form.meter,
         device=form.device,
         footprint=form.footprint,

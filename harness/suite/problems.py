@@ -39,11 +39,12 @@ class Problem:
 
 
 class SuiteError(UserError):
-    """All mistakes of a suite at once, in the order of the file."""
+    """All mistakes of a suite at once, in the order of the file: ``problems`` as lines, ``details`` in parts."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        self.details = tuple(problems)
+        self.problems = tuple(str(problem) for problem in problems)
+        super().__init__("\n".join(self.problems))
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -138,7 +138,7 @@ def parse_value(text: str, path: KeyPath, where: str, source: Source) -> Any:
     try:
         node = _compose(text, inner)
     except SuiteError as error:
-        source.report(path, error.problems[0].what, unusable=True, where=where)
+        source.report(path, error.details[0].what, unusable=True, where=where)
         return None
     value = None if node is None else _construct(node, path, inner)
     for problem in inner.problems:

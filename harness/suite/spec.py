@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -109,7 +108,7 @@ class RunSpec(Frozen):
             raise ValueError(f"phases hold {planned} steps, the recipe {self.recipe.steps}")
         return self
 
-    @cached_property
+    @property
     def run_id(self) -> str:
         """``<size>-s<seed>-<arm>-<protocol>-<hash>``: the hash is of the whole canonical JSON."""
         return f"{self.size}-s{self.seed}-{self.arm}-{self.protocol.value}-{digest(self)}"

@@ -1,0 +1,156 @@
+"""Suite to run specifications: sizes x seeds x arms, each arm's model, recipe and phases by its method."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from harness.methods.base import METHODS, MethodPlan, PlanRequest
+from harness.suite.flops import total_flops
+from harness.suite.spec import Arm, Experiment, Json, Protocol, Recipe, RunSpec, Suite
+from harness.types import UserError
+from harness.workloads.base import Workload
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class PlanError(UserError):
+    """Everything in a suite that can't be planned, one line each."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A block before its order is set: the specs of its arms, as listed."""
+
+    experiment: int
+    size: str
+    seed: int
+    protocol: Protocol
+    specs: tuple[RunSpec, ...]
+
+
+def expand(suite: Suite, workload: Workload, device: Literal["cpu", "cuda"]) -> list[Draft]:
+    """All blocks of a suite: experiments, in them sizes, in them seeds, as listed.
+
+    Raises:
+        PlanError: every recipe and arm that can't be planned.
+    """
+    drafts: list[Draft] = []
+    problems: list[str] = []
+    for index, experiment in enumerate(suite.experiments):
+        for size in experiment.sizes:
+            try:
+                specs = _specs(suite, experiment, size, workload, device)
+            except PlanError as error:
+                problems += [f"experiments[{index}] at {size}: {problem}" for problem in error.problems]
+                continue
+            except UserError as error:
+                problems.append(f"experiments[{index}] at {size}: {error}")
+                continue
+            for seed in experiment.seeds:
+                seeded = tuple(spec.model_copy(update={"seed": seed}) for spec in specs)
+                drafts.append(Draft(index, size, seed, experiment.protocol, seeded))
+    if problems:
+        raise PlanError(problems)
+    return drafts
+
+
+def _specs(
+    suite: Suite, experiment: Experiment, size: str, workload: Workload, device: Literal["cpu", "cuda"]
+) -> list[RunSpec]:
+    """Specs of all arms at a size, as listed; the seed is set later, plans do not depend on it."""
+    options = normal_options(workload.Options, {**suite.workload_options, **experiment.options})
+    model = workload.model(size, options)
+    recipe = _recipe(experiment, size, workload, model, options=options, device=device)
+    specs: dict[str, RunSpec] = {}
+    problems = []
+    for name in matching_order(experiment.arms, suite.arms):
+        arm = suite.arms[name]
+        if arm.match is not None and arm.match not in specs:
+            continue  # the arm it matches has failed, which is said already
+        try:
+            method = METHODS.get(arm.method)
+            method_options = normal_options(method.Options, arm.options)
+            target = None if arm.match is None else flops_of(specs[arm.match], workload)
+            planned: MethodPlan = method().plan(method_options, PlanRequest(workload, options, model, recipe, target))
+        except UserError as error:
+            problems.append(f"arm {name!r}: {error}")
+            continue
+        specs[name] = RunSpec(
+            workload=workload.name,
+            workload_version=workload.version,
+            workload_options=options,
+            size=size,
+            seed=0,
+            protocol=experiment.protocol,
+            arm=name,
+            method=arm.method,
+            method_version=method.version,
+            method_options=method_options,
+            model=planned.model,
+            recipe=planned.recipe,
+            phases=planned.phases,
+            # counting happens on meta tensors: it is the same run everywhere
+            device="cpu" if experiment.protocol is Protocol.COUNT else device,
+        )
+    if problems:
+        raise PlanError(problems)
+    return [specs[name] for name in experiment.arms]
+
+
+def _recipe(
+    experiment: Experiment,
+    size: str,
+    workload: Workload,
+    model: Json,
+    *,
+    options: Json,
+    device: Literal["cpu", "cuda"],
+) -> Recipe:
+    """The workload's recipe with the experiment's changes; bf16 on a GPU unless the suite says otherwise."""
+    recipe = workload.recipe(size, model, options, experiment.protocol).model_dump()
+    if device == "cuda" and experiment.protocol is not Protocol.COUNT:
+        recipe["precision"] = "bf16"
+    return _validated(Recipe, {**recipe, **experiment.recipe}, "recipe")
+
+
+def flops_of(spec: RunSpec, workload: Workload) -> float | None:
+    """FLOPs of the whole training that a spec describes, by the closed form."""
+    return total_flops(workload, spec.model, spec.recipe, spec.workload_options, spec.phases)
+
+
+def matching_order(names: Iterable[str], arms: dict[str, Arm]) -> list[str]:
+    """Arms so that each comes after the one it matches, otherwise as listed."""
+    waiting = list(names)
+    ordered: list[str] = []
+    while waiting:
+        ready = [name for name in waiting if arms[name].match in (None, *ordered)]
+        if not ready:
+            raise UserError(f"arms match each other in a circle, or one that takes no part: {', '.join(waiting)}")
+        ordered += ready
+        waiting = [name for name in waiting if name not in ready]
+    return ordered
+
+
+def normal_options(model: type[BaseModel], options: Json) -> Json:
+    """Options as plain JSON with the defaults written out: a default spelt out changes no run id."""
+    return _validated(model, options, "options").model_dump(mode="json")
+
+
+def _validated(model: type[M], values: Json, key: str) -> M:
+    try:
+        return model.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join([key, *(str(part) for part in item['loc'])])}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors(include_url=False)
+        ]
+        raise UserError("; ".join(lines)) from None
