@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UserError
 from harness.record.ledger import Ledger, latest, write_atomically
 from harness.record.record import Record, Status
-from harness.suite.spec import Arm, FootprintOptions, Suite
+from harness.suite.spec import Suite
 
 if TYPE_CHECKING:
-    from harness.judge.types import Judgement, Skipped
+    from harness.judge.types import Judgement
     from harness.run.runner import MeterChoice, Outcome
     from harness.suite.plan import Plan
 
@@ -30,14 +29,28 @@ class RunResult:
     nothing_done: bool
 
 
-def make_plan(suite: Path, overrides: Sequence[str], only: str | None, shard: str | None) -> tuple[Suite, Plan]:
-    """Load a suite file and plan it for this machine."""
+def make_plan(
+    path: Path,
+    overrides: Sequence[str],
+    only: str | None,
+    shard: str | None,
+    budget_s: float | None = None,
+    results: Path | None = None,
+) -> tuple[Suite, Plan]:
+    """Load a suite file and plan it for this machine; what its result set already holds sharpens the times."""
     from harness.suite.load import load
     from harness.suite.machine import detect
     from harness.suite.plan import plan
 
-    loaded = load(suite, overrides)
-    return loaded, plan(loaded, detect(loaded.device), only=only, shard=shard)
+    suite = load(path, overrides)
+    records = set_of(suite, results).records()
+    machine = detect(suite.device)
+    return suite, plan(suite, machine, only=only, shard=shard, budget_s=budget_s, records=records)
+
+
+def set_of(suite: Suite, results: Path | None) -> Ledger:
+    """The result set of a suite: the folder asked for, else ``results/<name>``."""
+    return Ledger(results or Path("results") / suite.name)
 
 
 def run(
@@ -58,10 +71,10 @@ def run(
     from harness.run.runner import Runner
     from harness.suite.load import duration_s
 
-    suite, planned = make_plan(suite_path, overrides, only, shard)
     budget_s = duration_s(budget) if budget is not None else None
+    suite, planned = make_plan(suite_path, overrides, only, shard, budget_s, results)
     choice = choose_meter(meter or suite.meter, planned.machine.device)
-    ledger = Ledger(results or Path("results") / suite.name)
+    ledger = set_of(suite, results)
     if fresh:
         _move_aside(ledger.root)
     page = output or Path("reports") / f"{ledger.root.resolve().name}.html"
@@ -223,7 +236,9 @@ def listing(what: str) -> list[dict[str, Any]]:
         from harness.workloads.base import WORKLOADS
 
         if what == "workloads":
-            return [{"name": name, "version": kind.version, "examples": kind.examples} for name, kind in WORKLOADS.items()]
+            return [
+                {"name": name, "version": kind.version, "examples": kind.examples} for name, kind in WORKLOADS.items()
+            ]
         return [{"workload": name, "size": size} for name, kind in WORKLOADS.items() for size in kind().sizes()]
     if what == "methods":
         from harness.methods.base import METHODS
@@ -284,9 +299,7 @@ def _verdict_text(judgement: Judgement, records: list[Record]) -> str:
     return verdict_table_text(judgement, records)
 
 
-def _closing_text(
-    outcome: Outcome, judgement: Judgement, records: list[Record], page: Path, suite_path: Path
-) -> str:
+def _closing_text(outcome: Outcome, judgement: Judgement, records: list[Record], page: Path, suite_path: Path) -> str:
     lines = [_verdict_text(judgement, records) if records else "no runs, no verdicts", ""]
     failed = [record for record in latest(records).values() if record.status not in {Status.OK, Status.SKIPPED}]
     for record in failed:

@@ -27,7 +27,6 @@ from harness.run.events import (
     Counted,
     Evaluated,
     Event,
-    Failed,
     Finished,
     Started,
     Window,

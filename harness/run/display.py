@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from harness.meter.live import Live as Reading
 from harness.record.record import Record, Status
 from harness.run.events import Progress
 from harness.suite.spec import PlannedRun
@@ -54,16 +55,17 @@ class LiveDisplay:
             self._live = Live(Text(self._label), console=self.console, transient=True, refresh_per_second=8)
             self._live.start()
 
-    def update(self, progress: Progress, elapsed_s: float) -> None:
+    def update(self, progress: Progress, elapsed_s: float, reading: Reading) -> None:
         """It goes on."""
         if self._live is None:
             return
         share = min(1.0, progress.step / progress.steps)
         bar = "━" * round(20 * share) + "─" * (20 - round(20 * share))
         loss = f"  loss {progress.loss:.3f}" if progress.loss is not None else ""
-        self._live.update(
-            Text(f"{self._label} {bar} {100 * share:3.0f} %{loss}  {elapsed_s:4.0f} s  {self._left()}", no_wrap=True)
-        )
+        power = f"  {reading.power_w:.1f} W" if reading.power_w is not None else ""
+        joules = f"  {reading.joules:.0f} J" if reading.joules is not None else ""
+        line = f"{self._label} {bar} {100 * share:3.0f} %{loss}{power}{joules}  {elapsed_s:.0f} s  {self._left()}"
+        self._live.update(Text(line, no_wrap=True))
 
     def end(self, record: Record) -> None:
         """It has ended."""
@@ -73,7 +75,9 @@ class LiveDisplay:
         if self._planned is not None:
             self._expected_done_s += self._planned.prediction.seconds or 0.0
         mark, style = _MARKS[record.status]
-        self.console.print(Text(f"{mark} ", style=style) + Text(f"{self._label} {self._result(record)}"), soft_wrap=True)
+        self.console.print(
+            Text(f"{mark} ", style=style) + Text(f"{self._label} {self._result(record)}"), soft_wrap=True
+        )
 
     def say(self, text: str) -> None:
         """Anything else worth a line."""

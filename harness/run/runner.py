@@ -8,15 +8,16 @@ command goes on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.meter.base import MeterInfo, Sample
 from harness.meter.energy import idle_power
+from harness.meter.live import Live
 from harness.meter.sampler import Sampler, SamplerError
-from harness.meter.samples import read_samples
+from harness.meter.samples import read
 from harness.record import fingerprint
 from harness.record.assemble import Attempt, assemble
 from harness.record.ledger import Ledger, SetInfo, latest
@@ -40,7 +41,7 @@ class Display(Protocol):
     def start(self, planned: PlannedRun, number: int, total: int) -> None:
         """A run begins."""
 
-    def update(self, progress: Progress, elapsed_s: float) -> None:
+    def update(self, progress: Progress, elapsed_s: float, live: Live) -> None:
         """It goes on."""
 
     def end(self, record: Record) -> None:
@@ -98,6 +99,7 @@ class Runner:
         self.revision = fingerprint.code_revision()
         self.launcher = LocalLauncher()
         self.attempts: dict[str, int] = {}
+        self.device_uuid: str | None = None  # of the GPU, once a worker has said it
 
     def run(self, suite_text: str) -> Outcome:
         """Do what is left of the plan.
@@ -149,14 +151,15 @@ class Runner:
         left = [item for item in todo if not self._is_done(item[2], known) and not self._is_hopeless(item[2], known)]
         outcome.left = len(left)
         idle: dict[str, float | None] = {}
+        pace = _Pace()
         sampler = Sampler(self.meter.name, self.meter.options, self.suite.sample_hz)
         try:
-            sampler.open()
             for number, (block, position, planned) in enumerate(left, start=1):
-                expected = planned.prediction.seconds or 0.0
-                if self.budget_s is not None and time.monotonic() - began + expected > self.budget_s:
+                expected_s = planned.prediction.seconds or 0.0
+                if self.budget_s is not None and time.monotonic() - began + expected_s * pace.factor > self.budget_s:
                     outcome.out_of_budget = True
                     break
+                run_began = time.monotonic()
                 if block.block_id not in idle:
                     idle[block.block_id] = self._idle(block, sampler)
                 self.display.start(planned, number, len(left))
@@ -165,6 +168,7 @@ class Runner:
                 self.display.end(record)
                 self.observe(record)
                 outcome.new += 1
+                pace.add(expected_s, time.monotonic() - run_began)
                 if record.ok:
                     outcome.done += 1
                     outcome.left -= 1
@@ -196,17 +200,20 @@ class Runner:
         if block.protocol is RunProtocol.COUNT or self.suite.idle_s <= 0:
             return None
         path = self.ledger.root / "samples" / f"idle-{block.block_id}.samples"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
         try:
-            info = sampler.start(None, None, path)
+            info = sampler.start(None, self.device_uuid, path=path)
             if info.basis is Basis.MODELLED:  # CPU seconds of a process that is not there yet: no rest to see
                 sampler.stop()
                 path.unlink(missing_ok=True)
                 return None
+            start_ns = time.monotonic_ns()
             time.sleep(self.suite.idle_s)
+            end_ns = time.monotonic_ns()
             sampler.stop()
-            _, samples = read_samples(path)
-            return idle_power(info, samples)
-        except (SamplerError, OSError, ValueError) as error:
+            return idle_power(info, read(path).samples, start_ns, end_ns)
+        except (SamplerError, UserError) as error:
             self.display.say(f"{block.block_id}: no idle baseline: {error}")
             return None
 
@@ -250,12 +257,16 @@ class Runner:
         try:
             while worker.alive:
                 for event in tail.read():
+                    if isinstance(event, Started) and event.device.startswith(("GPU-", "MIG-")):
+                        self.device_uuid = event.device
                     if isinstance(event, Started) and planned.spec.protocol is not RunProtocol.COUNT:
                         ended.info, ended.meter_problem = _start(sampler, worker, event, samples_path)
                         sampling = ended.info is not None
                         worker.go()
                     elif isinstance(event, Progress):
-                        self.display.update(event, time.monotonic() - began)
+                        self.display.update(
+                            event, time.monotonic() - began, sampler.peek() if sampling else Live(None, None)
+                        )
                 if time.monotonic() - began > self.suite.timeout_s:
                     stopped = f"took longer than the suite's timeout of {self.suite.timeout_s:g} s"
                     worker.kill()
@@ -265,12 +276,10 @@ class Runner:
             worker.kill()
         finally:
             if sampling:
-                try:
-                    sampler.stop()
-                except SamplerError as error:
-                    ended.meter_problem = str(error)
+                sampled = sampler.stop()
+                ended.meter_problem = sampled.error
                 if samples_path.exists():
-                    _, ended.samples = read_samples(samples_path)
+                    ended.samples = read(samples_path).samples
         tail.read()
         ended.status, ended.reason = _verdict(ended.events, worker.exit_code, stopped)
         worker.close()
@@ -278,10 +287,28 @@ class Runner:
 
 
 @dataclass
+class _Pace:
+    """How this walk's runs take against what was predicted, for the budget."""
+
+    expected_s: float = 0.0
+    taken_s: float = 0.0
+
+    def add(self, expected_s: float, taken_s: float) -> None:
+        """One run has ended."""
+        self.expected_s += expected_s
+        self.taken_s += taken_s
+
+    @property
+    def factor(self) -> float:
+        """Taken over predicted; 1 before anything is known."""
+        return self.taken_s / self.expected_s if self.expected_s else 1.0
+
+
+@dataclass
 class _Ended:
     events: list[Event] = field(default_factory=list)
     info: MeterInfo | None = None
-    samples: list[Sample] = field(default_factory=list)
+    samples: Sequence[Sample] = ()
     meter_problem: str = ""
     status: Status = Status.FAILED
     reason: str = ""
@@ -310,8 +337,9 @@ class _Tail:
 
 
 def _start(sampler: Sampler, worker: Worker, event: Started, path: Path) -> tuple[MeterInfo | None, str]:
+    uuid = None if event.device == "cpu" else event.device
     try:
-        return sampler.start(worker.pid, None if event.device == "cpu" else event.device, path), ""
+        return sampler.start(worker.pid, uuid, path=path), ""
     except (SamplerError, UserError) as error:
         return None, f"the meter could not be started: {error}"
 

@@ -110,7 +110,7 @@ def _facts(device: Any) -> dict[str, Any]:
 
 
 def device_id(device: Any) -> str:
-    """"cpu", or the GPU's UUID as NVML writes it (``GPU-...``)."""
+    """ "cpu", or the GPU's UUID as NVML writes it (``GPU-...``)."""
     if device.type != "cuda":
         return "cpu"
     import torch

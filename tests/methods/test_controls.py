@@ -24,7 +24,9 @@ def a_request(target: float | None, steps: int = 1000, layers: int = 8) -> PlanR
     workload: Any = SimpleNamespace(
         name="fake",
         step_flops=step_flops,
-        smaller=lambda model, axis: [{"layers": n} for n in range(model["layers"] - 1, 0, -1)] if axis == "depth" else [],
+        smaller=lambda model, axis: (
+            [{"layers": n} for n in range(model["layers"] - 1, 0, -1)] if axis == "depth" else []
+        ),
     )
     recipe = Recipe(steps=steps, batch_size=1, learning_rate=0.1)
     return PlanRequest(workload, {}, {"layers": layers}, recipe, target)

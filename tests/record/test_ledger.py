@@ -16,7 +16,6 @@ from harness.record.record import Record, Status
 from harness.types import UserError
 
 
-
 @pytest.fixture
 def some() -> list[Record]:
     return make_records(sizes=("0.1M",), seeds=(0,))
