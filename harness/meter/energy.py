@@ -101,13 +101,19 @@ def scopes_of(info: MeterInfo) -> list[str]:
     return list(dict.fromkeys(c.scope for c in info.channels if c.quantity in _PREFERENCE))
 
 
-def idle_power(info: MeterInfo, samples: Iterable[Sample], start_ns: int, end_ns: int) -> float | None:
-    """Mean power in watts of an idle window.
+def idle_power(
+    info: MeterInfo, samples: Sequence[Sample], start_ns: int | None = None, end_ns: int | None = None
+) -> float | None:
+    """Mean power in watts of an idle window, by default from the first sample to the last.
 
     ``None`` if the window is empty or was not observed well enough, or if the meter follows a process
     tree: what a process does not use is no part of a CPU-seconds model, which is net of idle by design.
     """
-    if end_ns <= start_ns or any(channel.quantity is Quantity.CPU_S for channel in info.channels):
+    if not samples or any(channel.quantity is Quantity.CPU_S for channel in info.channels):
+        return None
+    start_ns = min(sample.at_ns for sample in samples) if start_ns is None else start_ns
+    end_ns = max(sample.at_ns for sample in samples) if end_ns is None else end_ns
+    if end_ns <= start_ns:
         return None
     energy = energy_of(info, samples, start_ns, end_ns)
     if energy.joules is None or energy.coverage < MIN_COVERAGE:

@@ -23,7 +23,6 @@ from typing import Any
 import harness
 from harness.meter.base import MeterInfo
 from harness.meter.live import Live
-from harness.meter.samples import read
 from harness.types import UserError
 
 START_TIMEOUT_S = 60.0
@@ -33,30 +32,29 @@ PEEK_TIMEOUT_S = 0.5
 
 
 class SamplerError(RuntimeError):
-    """The sampler's process failed; no fault of the user's."""
+    """The sampling failed; no fault of the user's. The run it happened in is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What one run's sampling left. ``error`` is empty if it went well; otherwise the run is invalid."""
+    """What one run's sampling left, and what it cost."""
 
     path: Path
     count: int  # samples in the file
-    error: str = ""
-    cpu_s: float | None = None  # CPU time of the sampler for this run
-    seconds: float | None = None
+    cpu_s: float  # CPU time of the sampler for this run
+    seconds: float
 
     @property
-    def cpu_share(self) -> float | None:
+    def cpu_share(self) -> float:
         """Share of one core that the sampling took."""
-        return self.cpu_s / self.seconds if self.cpu_s is not None and self.seconds else None
+        return self.cpu_s / self.seconds if self.seconds else 0.0
 
 
 class Sampler:
     """Samples one meter at ``sample_hz`` reads a second.
 
-    ``meter`` is a name in ``METERS`` and ``options`` its constructor's arguments. As a context manager it
-    starts its process at once, in the background. Meters registered with ``METERS.add`` in the parent are
+    ``meter`` is a name in ``METERS`` and ``options`` its constructor's arguments. ``path`` is the samples
+    file where :meth:`start` names none. As a context manager it is opened and closed. Meters registered with ``METERS.add`` in the parent are
     not known in the process: give them an entry point.
     """
 
@@ -77,11 +75,16 @@ class Sampler:
         self._requests = 0
 
     def __enter__(self) -> Sampler:
-        self._spawn()
+        self.open()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def open(self) -> None:
+        """Start the process in the background, so that the first run need not wait for it."""
+        if self.pid is None:
+            self._spawn()
 
     @property
     def pid(self) -> int | None:
@@ -92,8 +95,8 @@ class Sampler:
         self,
         pid: int | None,
         device: str | None,
-        *,
         path: Path | None = None,
+        *,
         options: Mapping[str, Any] | None = None,
     ) -> MeterInfo:
         """Begin sampling the process tree under ``pid`` or the GPU with UUID ``device`` into a new file.
@@ -102,7 +105,8 @@ class Sampler:
         returns. A sampler that died is started again.
 
         Raises:
-            UserError: the meter can't be opened (the text says what to do), or the file exists.
+            UserError: the meter can't be opened; the text says what to do.
+            FileExistsError: raw samples are never overwritten.
             SamplerError: the sampler's process failed.
         """
         target = path or self._default_path
@@ -111,9 +115,8 @@ class Sampler:
         if self._path is not None:
             raise RuntimeError("a run is being sampled already: stop() comes first")
         if target.exists():
-            raise UserError(f"{target}: exists already; raw samples are never overwritten")
-        if self.pid is None:
-            self._spawn()
+            raise FileExistsError(f"{target}: exists already; raw samples are never overwritten")
+        self.open()
         request = {
             "meter": self._meter,
             "options": self._options | dict(options or {}),
@@ -141,18 +144,24 @@ class Sampler:
         return Live(reply.get("power_w"), reply.get("joules"))
 
     def stop(self) -> Sampled:
-        """End the run's sampling: one last sample, then the file is complete. Never raises for a dead sampler."""
+        """End the run's sampling: one last sample, then the file is complete.
+
+        Raises:
+            SamplerError: the sampler died, hung or could not go on reading or writing. The file then ends
+                where it did and is readable so far; the run's energy is not known.
+        """
         if self._path is None:
             raise RuntimeError("nothing is being sampled")
         path, self._path = self._path, None
         try:
             reply = self._ask("stop", STOP_TIMEOUT_S)
-        except SamplerError as error:
+        except SamplerError:
             self._kill()
-            return Sampled(path, _count(path), str(error))
-        if "failed" in reply:
-            return Sampled(path, _count(path), reply["failed"])
-        return Sampled(path, reply["count"], reply["error"], reply["cpu_s"], reply["seconds"])
+            raise
+        problem = reply.get("failed") or reply.get("error")
+        if problem:
+            raise SamplerError(problem)
+        return Sampled(path, reply["count"], reply["cpu_s"], reply["seconds"])
 
     def close(self) -> None:
         """End the process; a run still being sampled gets its end mark."""
@@ -226,10 +235,3 @@ class Sampler:
         code = process.wait()
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         return f"the sampler died ({how}): this run's energy is not known"
-
-
-def _count(path: Path) -> int:
-    try:
-        return len(read(path).samples)
-    except (OSError, UserError):
-        return 0
