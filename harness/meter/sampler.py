@@ -54,8 +54,8 @@ class Sampler:
     """Samples one meter at ``sample_hz`` reads a second.
 
     ``meter`` is a name in ``METERS`` and ``options`` its constructor's arguments. ``path`` is the samples
-    file where :meth:`start` names none. As a context manager it is opened and closed. Meters registered with ``METERS.add`` in the parent are
-    not known in the process: give them an entry point.
+    file where :meth:`start` names none. As a context manager it is opened and closed. Meters registered with
+    ``METERS.add`` in the parent are not known in the process: give them an entry point.
     """
 
     def __init__(

@@ -32,7 +32,6 @@ class Session:
     def __init__(self, meter: Meter, sample_hz: float, pid: int | None, device: str | None, path: Path) -> None:
         self._meter = meter
         self._period_ns = round(NS / sample_hz)
-        self._cpu_ns, self._start_ns = time.process_time_ns(), time.monotonic_ns()
         self.error = ""
         try:
             self.info: MeterInfo = meter.open(pid, device).model_copy(update={"sample_hz": sample_hz})
@@ -41,6 +40,7 @@ class Session:
             meter.close()
             raise
         self._tally = Tally(self.info)
+        self._cpu_ns, self._start_ns = time.process_time_ns(), time.monotonic_ns()
         self._due_ns = time.monotonic_ns()
         self.sample()
 
@@ -67,7 +67,7 @@ class Session:
         return self._tally.live()
 
     def finish(self) -> Message:
-        """Last sample, end mark, and what the sampling itself cost."""
+        """Last sample, end mark, and what the sampling cost since the meter was open."""
         self.sample()
         try:
             self._writer.close()
