@@ -53,7 +53,8 @@ class Checker:
             self._arm(name, arm)
         self._cycles()
         baseline = self.data.get("baseline", "dense")
-        self._arm_reference(baseline, ("baseline",))
+        if not self._arm_reference(baseline, ("baseline",)):
+            baseline = None  # said already
         blocks: dict[tuple[str, int, str], int] = {}
         for index, experiment in enumerate(_list(self.data.get("experiments"))):
             if isinstance(experiment, dict):
@@ -183,7 +184,8 @@ class Checker:
             self.source.report(here, f"the baseline {baseline!r} must take part: pairs are made with it")
         for name in good:
             match = self.arms.get(name, {}).get("match")
-            if isinstance(match, str) and match != name and match not in arms:
+            known = isinstance(match, str) and (match in self.arms or match in METHODS.names())
+            if known and match != name and match not in arms:
                 self.source.report(here, f"arm {name!r} matches {match!r}, which must take part too")
 
     def _blocks(self, index: int, experiment: Json, seen: dict[tuple[str, int, str], int]) -> None:
@@ -255,11 +257,7 @@ def _arm_values(arms: Any) -> dict[str, Json]:
     """Arms by name, whatever form they are written in; what is no arm becomes an empty one."""
     if isinstance(arms, list):
         return {arm: {} for arm in arms if isinstance(arm, str)}
-    return {
-        name: {"method": arm} if isinstance(arm, str) else _dict(arm)
-        for name, arm in _dict(arms).items()
-        if arm is None or isinstance(arm, str | dict)
-    }
+    return {name: {"method": arm} if isinstance(arm, str) else _dict(arm) for name, arm in _dict(arms).items()}
 
 
 def _dict(value: Any) -> Json:

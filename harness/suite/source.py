@@ -39,9 +39,14 @@ class Source:
     problems: dict[Problem, None] = field(default_factory=dict)  # a set that keeps its order
     unusable: set[KeyPath] = field(default_factory=set)  # reported already: say no more about these
 
-    def report(self, path: KeyPath, what: str, *, unusable: bool = False, where: str | None = None) -> None:
-        """Note a problem, unless the place or one above it is known to be unusable."""
-        if any(path[:length] in self.unusable for length in range(len(path) + 1)):
+    def report(
+        self, path: KeyPath, what: str, *, unusable: bool = False, where: str | None = None, of_key: bool = False
+    ) -> None:
+        """Note a problem, unless the value there or one above it is known to be unusable.
+
+        ``of_key``: the problem is the key's, so the value at the place itself does not matter.
+        """
+        if any(path[:length] in self.unusable for length in range(len(path) + (0 if of_key else 1))):
             return
         if unusable:
             self.unusable.add(path)
@@ -239,7 +244,7 @@ def _mapping(node: yaml.MappingNode, path: KeyPath, source: Source) -> dict[str,
             source.report((*path, key), f'YAML reads this key as {as_read}; put it in quotes: "{key}"', where=here)
             continue
         if key in values:
-            source.report((*path, key), f"appears twice, first in line {first[key]}", where=here)
+            source.report((*path, key), f"appears twice, first in line {first[key]}", where=here, of_key=True)
             continue
         first[key] = _line(key_node)
         _remember(source, (*path, key), key_node, value_node)

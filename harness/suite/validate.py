@@ -23,7 +23,8 @@ def model_problems(source: Source, model: type[M], value: Any, path: KeyPath) ->
     except ValidationError as error:
         for item in error.errors(include_url=False):
             at = (*path, *(part for part in item["loc"] if not _is_tag(part)))
-            source.report(at, _explained(source, item, at, _keys_at(model, item["loc"])), unusable=True)
+            what = _explained(source, item, at, _keys_at(model, item["loc"]))
+            source.report(at, what, unusable=True, of_key=item["type"] == "extra_forbidden")
     return None
 
 
@@ -35,7 +36,7 @@ def field_problems(
         field = model.model_fields.get(key)
         if field is None:
             if model.model_config.get("extra") != "allow":
-                source.report(paths[key], unknown("key", key, model.model_fields), unusable=True)
+                source.report(paths[key], unknown("key", key, model.model_fields), unusable=True, of_key=True)
             continue
         try:
             _adapter(field).validate_json(json.dumps(value), strict=True)
