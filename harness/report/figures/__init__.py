@@ -1,0 +1,1 @@
+"""The figures: each file draws one, from a :class:`~harness.report.view.View`."""

@@ -1,0 +1,165 @@
+"""Numbers to words, in one place: units, intervals, and what stands where a number is missing.
+
+A missing number is a word, never 0; a number with one observation says so, never "±0".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from harness.judge.types import Estimate
+from harness.types import Basis
+
+MISSING = "not measured"
+MINUS = "\u2212"
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# Units an amount may be told in, largest first: factor from the unit it comes in, name for people.
+_LADDERS: dict[str, tuple[tuple[float, str], ...]] = {
+    "J": ((1e9, "GJ"), (1e6, "MJ"), (1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")),
+    "kWh": ((1e6, "GWh"), (1e3, "MWh"), (1.0, "kWh"), (1e-3, "Wh"), (1e-6, "mWh")),
+    "kg CO2e": ((1e3, "t CO2e"), (1.0, "kg CO2e"), (1e-3, "g CO2e"), (1e-6, "mg CO2e")),
+    "s": ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms")),
+    "FLOPs": tuple((10.0 ** (3 * i), f"{p}FLOPs") for i, p in reversed(list(enumerate(["", *"kMGTPEZ"])))),
+    "bytes": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "bytes")),
+    "parameters": ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"), (1.0, "")),
+    "share": ((0.01, "%"),),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An estimate in words: ``value`` with unit, ``interval`` in brackets or why there is none, ``n``."""
+
+    value: str
+    interval: str
+    n: str
+    basis: str
+
+    @property
+    def text(self) -> str:
+        """All of it on one line, as Markdown and tooltips want it."""
+        return f"{self.value} {self.interval}" + (f", {self.n}" if self.n else "") + f", {self.basis}"
+
+
+def number(value: float, decimals: int) -> str:
+    """Fixed decimals, a true minus sign, thousands separated; powers of ten where digits would not fit."""
+    if value != 0 and (abs(value) >= 1e7 or abs(value) < 0.5 * 10 ** -min(decimals, 6)):
+        return significant(value, 3)
+    text = f"{abs(value):,.{decimals}f}"
+    return MINUS + text if value < 0 and float(text.replace(",", "")) != 0 else text
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """So many significant digits; plain below ten million and above a millionth, else powers of ten."""
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+    if -6 <= exponent < 7:
+        return number(value, max(0, digits - 1 - exponent))
+    mantissa = value / 10.0**exponent
+    return f"{number(mantissa, digits - 1)} × 10{str(exponent).translate(_SUPERSCRIPT)}"
+
+
+def scale_for(largest: float, unit: str) -> tuple[float, str]:
+    """Factor and name of the unit in which ``largest`` (in ``unit``) reads best."""
+    ladder = _LADDERS.get(unit)
+    if ladder is None:
+        return 1.0, unit
+    for factor, name in ladder:
+        if abs(largest) >= factor * 0.9995:
+            return factor, name
+    return ladder[-1] if largest else next((step for step in ladder if step[0] == 1.0), ladder[-1])
+
+
+def quantity(value: float | None, unit: str, digits: int = 3) -> str:
+    """A number with its unit in a readable scale; ``None`` is "not measured"."""
+    if value is None:
+        return MISSING
+    if unit == "share":
+        return f"{number(value * 100, 1)} %"
+    factor, name = scale_for(value, unit)
+    return f"{significant(value / factor, digits)} {name}".rstrip()
+
+
+def percent(share: float | None, decimals: int = 1) -> str:
+    """A share as "61.8 %"."""
+    return MISSING if share is None else f"{number(share * 100, decimals)} %"
+
+
+def parameters(count: float | None) -> str:
+    """ "3.2 M", "13 B"; the count of a model's parameters."""
+    return quantity(count, "parameters")
+
+
+def basis(value: Basis) -> str:
+    """The word for a basis."""
+    return value.value
+
+
+def _decimals(estimate: Estimate, factor: float) -> int:
+    """Two significant digits of the interval's half-width; three of the value where there is none."""
+    if estimate.low is not None and estimate.high is not None and estimate.high > estimate.low:
+        half = (estimate.high - estimate.low) / 2 / factor
+        decimals = 1 - math.floor(math.log10(half))
+    elif estimate.value:
+        decimals = 2 - math.floor(math.log10(abs(estimate.value / factor)))
+    else:
+        decimals = 1
+    if estimate.unit == "share":
+        return min(max(decimals, 1), 2 if estimate.low is not None else 1)
+    return min(max(decimals, 0), 5)
+
+
+def shown(estimate: Estimate) -> Shown:
+    """An estimate in words, value and interval in one unit with one number of decimals."""
+    ends = [end for end in (estimate.value, estimate.low, estimate.high) if end is not None]
+    factor, unit = scale_for(max(abs(end) for end in ends), estimate.unit)
+    decimals = _decimals(estimate, factor)
+    counted = estimate.basis is Basis.COUNTED
+    if estimate.low is not None and estimate.high is not None:
+        level = "" if estimate.level == 0.95 else f" at {percent(estimate.level, 0)}"
+        low, high = number(estimate.low / factor, decimals), number(estimate.high / factor, decimals)
+        interval = f"[{low}, {high}]{level}"
+    elif counted:
+        interval = "(exact count)"
+    else:
+        interval = "(n=1, no interval)" if estimate.n == 1 else "(no interval)"
+    told = estimate.n == 1 or (counted and estimate.low is None)
+    return Shown(
+        value=f"{number(estimate.value / factor, decimals)} {unit}".rstrip(),
+        interval=interval,
+        n="" if told else f"n={estimate.n}",
+        basis=basis(estimate.basis),
+    )
+
+
+def estimate_text(estimate: Estimate | None) -> str:
+    """One line for an estimate; ``None`` is "not measured"."""
+    return MISSING if estimate is None else shown(estimate).text
+
+
+def p_value(value: float | None) -> str:
+    """ "p = 0.012", "p < 0.001", or that no test was made."""
+    if value is None:
+        return "no test"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def bound(value: float | None, unit: str) -> str:
+    """A bound in the unit of what it bounds, without more digits than it was given."""
+    if value is None:
+        return "none"
+    if unit == "share":
+        return f"{_plain(value * 100)} %"
+    return f"{_plain(value)} {unit}".rstrip()
+
+
+def _plain(value: float) -> str:
+    return f"{value:.6g}".replace("-", MINUS)
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """ "1 run", "3 runs"."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -1,0 +1,49 @@
+"""The verdict table for a terminal, at the end of `run` and from `verify`."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.judge.types import Judgement, Verdict, VerdictStatus
+
+STYLES = {
+    VerdictStatus.VERIFIED: "bold green",
+    VerdictStatus.REFUTED: "bold red",
+    VerdictStatus.INCONCLUSIVE: "yellow",
+    VerdictStatus.INVALID: "bold magenta",
+    VerdictStatus.NOT_TESTED: "dim",
+}
+
+
+def verdict_table(judgement: Judgement, *, width: int | None = None, colour: bool = False) -> str:
+    """Claim, verdict and reason, one row each; claims that were not tested are only counted."""
+    table = Table(title=f"{judgement.title}: verdicts ({judgement.basis.value} energy)", title_justify="left")
+    table.add_column("claim", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    tested = [verdict for verdict in judgement.verdicts if verdict.status is not VerdictStatus.NOT_TESTED]
+    for verdict in tested:
+        table.add_row(verdict.claim.id, Text(verdict.status.value, style=STYLES[verdict.status]), _reason(verdict))
+    console = Console(file=StringIO(), width=width, force_terminal=colour, highlight=False)
+    console.print(table)
+    others = [verdict.claim.id for verdict in judgement.verdicts if verdict.status is VerdictStatus.NOT_TESTED]
+    if others:
+        console.print(f"not tested: {', '.join(others)} (the page says what each would take)", markup=False)
+    if judgement.headline:
+        console.print(judgement.headline, markup=False)
+    stream = console.file
+    assert isinstance(stream, StringIO)
+    return stream.getvalue().rstrip()
+
+
+def _reason(verdict: Verdict) -> str:
+    parts = [verdict.reason]
+    if verdict.model_says and verdict.model_says not in verdict.reason:
+        parts.insert(0, f"[{verdict.model_says}]")
+    if verdict.attribution:
+        parts.append(verdict.attribution)
+    return " ".join(parts)
