@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from harness.judge.claims import load_claims
 from harness.meter.base import METERS
 from harness.methods.base import METHODS, Method
@@ -164,8 +166,17 @@ class Checker:
             return
         known = self.workload.sizes()
         for index, size in enumerate(_list(sizes)):
-            if isinstance(size, str) and size not in known:
+            if isinstance(size, str) and size not in known and not self._has(size):
                 self.source.report((*path, "sizes", index), unknown("size", size, known))
+
+    def _has(self, size: str) -> bool:
+        """Whether the workload's rule gives a model for a size between its rungs."""
+        assert self.workload is not None
+        try:
+            self.workload.model(size, self.workload.Options().model_dump(mode="json"))
+        except (UserError, ValidationError):
+            return False
+        return True
 
     def _takes_part(self, path: KeyPath, experiment: Json, baseline: Any) -> None:
         listed = experiment.get("arms")

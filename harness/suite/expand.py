@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -19,10 +19,11 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class PlanError(UserError):
-    """Everything in a suite that can't be planned, one line each."""
+    """Everything in a suite that can't be planned: (index of the experiment, what is wrong)."""
 
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
+    def __init__(self, details: Sequence[tuple[int, str]]) -> None:
+        self.details = tuple(details)
+        self.problems = tuple(f"experiments[{index}]: {what}" for index, what in details)
         super().__init__("\n".join(self.problems))
 
 
@@ -44,17 +45,11 @@ def expand(suite: Suite, workload: Workload, device: Literal["cpu", "cuda"]) -> 
         PlanError: every recipe and arm that can't be planned.
     """
     drafts: list[Draft] = []
-    problems: list[str] = []
+    problems: list[tuple[int, str]] = []
     for index, experiment in enumerate(suite.experiments):
         for size in experiment.sizes:
-            try:
-                specs = _specs(suite, experiment, size, workload, device)
-            except PlanError as error:
-                problems += [f"experiments[{index}] at {size}: {problem}" for problem in error.problems]
-                continue
-            except UserError as error:
-                problems.append(f"experiments[{index}] at {size}: {error}")
-                continue
+            specs, wrong = _try_specs(suite, experiment, size, workload, device)
+            problems += [(index, f"at {size}: {what}") for what in wrong]
             for seed in experiment.seeds:
                 seeded = tuple(spec.model_copy(update={"seed": seed}) for spec in specs)
                 drafts.append(Draft(index, size, seed, experiment.protocol, seeded))
@@ -63,10 +58,22 @@ def expand(suite: Suite, workload: Workload, device: Literal["cpu", "cuda"]) -> 
     return drafts
 
 
+def _try_specs(
+    suite: Suite, experiment: Experiment, size: str, workload: Workload, device: Literal["cpu", "cuda"]
+) -> tuple[list[RunSpec], list[str]]:
+    """Specs of the arms at a size, as listed, and what is wrong with those that have none.
+
+    The seed is set later; plans do not depend on it.
+    """
+    try:
+        return _specs(suite, experiment, size, workload, device)
+    except UserError as error:  # of the options, the model or the recipe that all arms share
+        return [], [str(error)]
+
+
 def _specs(
     suite: Suite, experiment: Experiment, size: str, workload: Workload, device: Literal["cpu", "cuda"]
-) -> list[RunSpec]:
-    """Specs of all arms at a size, as listed; the seed is set later, plans do not depend on it."""
+) -> tuple[list[RunSpec], list[str]]:
     options = normal_options(workload.Options, {**suite.workload_options, **experiment.options})
     model = workload.model(size, options)
     recipe = _recipe(experiment, size, workload, model, options=options, device=device)
@@ -101,9 +108,7 @@ def _specs(
             # counting happens on meta tensors: it is the same run everywhere
             device="cpu" if experiment.protocol is Protocol.COUNT else device,
         )
-    if problems:
-        raise PlanError(problems)
-    return [specs[name] for name in experiment.arms]
+    return [specs[name] for name in experiment.arms if name in specs], problems
 
 
 def _recipe(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.suite import override
 from harness.suite.check import Checker, claims_name
+from harness.suite.expand import PlanError, expand
 from harness.suite.form import ArmForm, ExperimentForm, SuiteForm
 from harness.suite.problems import Problem, SuiteError
 from harness.suite.source import Source, read_file, read_text
@@ -14,6 +15,7 @@ from harness.suite.spec import Arm, Experiment, Protocol, Suite
 from harness.suite.units import parse_duration
 from harness.suite.validate import model_problems
 from harness.types import UserError
+from harness.workloads.base import WORKLOADS
 
 __all__ = ["Problem", "SuiteError", "duration_s", "load", "loads"]
 
@@ -57,7 +59,9 @@ def _suite(source: Source, folder: Path, changes: Sequence[str]) -> Suite:
     Checker(source, folder).check()
     source.raise_problems()
     assert form is not None
-    return _resolve(form, folder)
+    suite = _resolve(form, folder)
+    _try_plan(suite, source)
+    return suite
 
 
 def _resolve(form: SuiteForm, folder: Path) -> Suite:
@@ -87,6 +91,16 @@ def _resolve(form: SuiteForm, folder: Path) -> Suite:
         idle_s=form.idle,
         sample_hz=form.sample_hz,
     )
+
+
+def _try_plan(suite: Suite, source: Source) -> None:
+    """Recipes and arms that fit no size are mistakes of the file too: the methods are asked."""
+    try:
+        expand(suite, WORKLOADS.get(suite.workload)(), "cpu")
+    except PlanError as error:
+        for index, what in error.details:
+            source.report(("experiments", index), what)
+        source.raise_problems()
 
 
 def _arm(name: str, form: ArmForm) -> Arm:

@@ -32,6 +32,8 @@ class ToyWorkload(Workload):
         return list(LADDER)
 
     def model(self, size: str, options: Json) -> Json:
+        if size not in LADDER:
+            raise UserError(f"no size {size}")
         parameters, layers = LADDER[size]
         return {"parameters": parameters, "layers": layers}
 
