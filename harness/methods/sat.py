@@ -149,9 +149,8 @@ def _options(options: dict[str, Any]) -> SatOptions:
 
 def _phase(config: SATConfig, plan: PhasePlan, layers: int) -> Phase:
     """A phase of the run: the realised share of layers, or the share asked for along the width."""
-    if config.axis == "width":
-        return Phase(steps=plan.steps, width=plan.share, probes=plan.probes)
     realised = units_kept(layers, plan.share, config.floor) / layers
-    if config.mode == "freeze":
-        return Phase(steps=plan.steps, gradient=realised, probes=plan.probes)
-    return Phase(steps=plan.steps, depth=realised, probes=plan.probes)
+    phase = Phase(steps=plan.steps, probes=plan.probes, probe_batches=config.probe_batches)
+    if config.axis == "width":
+        return phase.model_copy(update={"width": plan.share})
+    return phase.model_copy(update={"gradient" if config.mode == "freeze" else "depth": realised})
