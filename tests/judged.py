@@ -73,11 +73,19 @@ def judged(
         sizes, seeds, ARMS, basis=basis, noise=0.02, statuses=bad, retried=[(sizes[0], seeds[0], "sat")],
         workload=WORKLOAD,
     )  # fmt: skip
-    steady = records(("10M",), seeds, {a: ARMS[a] for a in ("sat", "sat-width")}, basis=basis, protocol=Protocol.STEADY, workload=WORKLOAD)
+    steady = records(
+        ("10M",),
+        seeds,
+        {a: ARMS[a] for a in ("sat", "sat-width")},
+        basis=basis,
+        protocol=Protocol.STEADY,
+        workload=WORKLOAD,
+    )
     ladder = ("10M", "124M", "1.3B", "13B")
     counted = records(
         ladder, (0,),
-        {"sat": Planted(0.60, flops=0.66), "sat-width": Planted(0.5, flops=0.58)}, basis=basis, protocol=Protocol.COUNT, workload=WORKLOAD,
+        {"sat": Planted(0.60, flops=0.66), "sat-width": Planted(0.5, flops=0.58)},
+        basis=basis, protocol=Protocol.COUNT, workload=WORKLOAD,
     )  # fmt: skip
     comparisons = [
         *_compare(trained, basis, "train"), *_compare(steady, basis, "steady"), *_compare(counted, basis, "count")
@@ -93,7 +101,11 @@ def _estimate(values: Sequence[float], unit: str, basis: Basis, back: bool = Fal
         half = T975.get(len(values) - 1, 2.0) * statistics.stdev(values) / math.sqrt(len(values))
         low, high = mean - half, mean + half
     if back:
-        mean, low, high = 1 - math.exp(mean), None if high is None else 1 - math.exp(high), None if low is None else 1 - math.exp(low)
+        mean, low, high = (
+            1 - math.exp(mean),
+            None if high is None else 1 - math.exp(high),
+            None if low is None else 1 - math.exp(low),
+        )
     return Estimate(value=mean, low=low, high=high, n=len(values), unit=unit, basis=basis)
 
 
@@ -133,14 +145,21 @@ def _compare(found: Sequence[Record], basis: Basis, protocol: str) -> list[Compa
 
 
 def _pair(base: Record, mine: Record) -> PairRow:
-    energy = _log(mine.energy.joules if mine.energy else None, base.energy.joules if base.energy else None)
-    time = _log(mine.seconds, base.seconds)
+    energy, time = (
+        _log(_joules(mine), _joules(base)),
+        _log(mine.seconds_per_step or mine.seconds, base.seconds_per_step or base.seconds),
+    )
     return PairRow(
         block_id=mine.block_id, seed=mine.spec.seed, base_run=base.run_id, arm_run=mine.run_id,
         log_energy_ratio=energy, log_time_ratio=time,
         log_power_ratio=None if energy is None or time is None else energy - time,
         quality={n: mine.quality[n] - base.quality[n] for n in sorted(mine.quality)},
     )  # fmt: skip
+
+
+def _joules(record: Record) -> float | None:
+    energy = record.energy_per_step or record.energy
+    return energy.joules if energy else None
 
 
 def _log(mine: float | None, base: float | None) -> float | None:

@@ -18,7 +18,7 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # Units an amount may be told in, largest first: factor from the unit it comes in, name for people.
 _LADDERS: dict[str, tuple[tuple[float, str], ...]] = {
     "J": ((1e9, "GJ"), (1e6, "MJ"), (1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")),
-    "kWh": ((1e6, "GWh"), (1e3, "MWh"), (1.0, "kWh"), (1e-3, "Wh"), (1e-6, "mWh")),
+    "kWh": ((1e9, "TWh"), (1e6, "GWh"), (1e3, "MWh"), (1.0, "kWh"), (1e-3, "Wh"), (1e-6, "mWh")),
     "kg CO2e": ((1e3, "t CO2e"), (1.0, "kg CO2e"), (1e-3, "g CO2e"), (1e-6, "mg CO2e")),
     "s": ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms")),
     "FLOPs": tuple((10.0 ** (3 * i), f"{p}FLOPs") for i, p in reversed(list(enumerate(["", *"kMGTPEZ"])))),
@@ -30,12 +30,18 @@ _LADDERS: dict[str, tuple[tuple[float, str], ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An estimate in words: ``value`` with unit, ``interval`` in brackets or why there is none, ``n``."""
+    """An estimate in words: ``number`` and ``unit``, ``interval`` in brackets or why there is none, ``n``."""
 
-    value: str
+    number: str
+    unit: str
     interval: str
     n: str
     basis: str
+
+    @property
+    def value(self) -> str:
+        """Number and unit."""
+        return f"{self.number} {self.unit}".rstrip()
 
     @property
     def text(self) -> str:
@@ -46,6 +52,13 @@ class Shown:
 def number(value: float, decimals: int) -> str:
     """Fixed decimals, a true minus sign, thousands separated; powers of ten where digits would not fit."""
     if value != 0 and (abs(value) >= 1e7 or abs(value) < 0.5 * 10 ** -min(decimals, 6)):
+        return significant(value, 3)
+    return fixed(value, decimals)
+
+
+def fixed(value: float, decimals: int) -> str:
+    """So many decimals, whatever the size; what rounds to zero has no sign."""
+    if abs(value) >= 1e7:
         return significant(value, 3)
     text = f"{abs(value):,.{decimals}f}"
     return MINUS + text if value < 0 and float(text.replace(",", "")) != 0 else text
@@ -64,6 +77,8 @@ def significant(value: float, digits: int = 3) -> str:
 
 def scale_for(largest: float, unit: str) -> tuple[float, str]:
     """Factor and name of the unit in which ``largest`` (in ``unit``) reads best."""
+    if unit.startswith("share "):  # "share per decade", "share of the dense value"
+        return 0.01, ("points " if unit.startswith("share per ") else "% ") + unit.removeprefix("share ")
     ladder = _LADDERS.get(unit)
     if ladder is None:
         return 1.0, unit
@@ -78,7 +93,7 @@ def quantity(value: float | None, unit: str, digits: int = 3) -> str:
     if value is None:
         return MISSING
     if unit == "share":
-        return f"{number(value * 100, 1)} %"
+        return percent(value)
     factor, name = scale_for(value, unit)
     return f"{significant(value / factor, digits)} {name}".rstrip()
 
@@ -90,7 +105,10 @@ def percent(share: float | None, decimals: int = 1) -> str:
 
 def parameters(count: float | None) -> str:
     """ "3.2 M", "13 B"; the count of a model's parameters."""
-    return quantity(count, "parameters")
+    if count is None:
+        return MISSING
+    factor, name = scale_for(count, "parameters")
+    return f"{count / factor:.3g} {name}".rstrip()
 
 
 def basis(value: Basis) -> str:
@@ -107,8 +125,8 @@ def _decimals(estimate: Estimate, factor: float) -> int:
         decimals = 2 - math.floor(math.log10(abs(estimate.value / factor)))
     else:
         decimals = 1
-    if estimate.unit == "share":
-        return min(max(decimals, 1), 2 if estimate.low is not None else 1)
+    if estimate.unit.startswith("share"):
+        return 2 if estimate.low is not None and decimals > 2 else 1
     return min(max(decimals, 0), 5)
 
 
@@ -120,15 +138,17 @@ def shown(estimate: Estimate) -> Shown:
     counted = estimate.basis is Basis.COUNTED
     if estimate.low is not None and estimate.high is not None:
         level = "" if estimate.level == 0.95 else f" at {percent(estimate.level, 0)}"
-        low, high = number(estimate.low / factor, decimals), number(estimate.high / factor, decimals)
+        low, high = fixed(estimate.low / factor, decimals), fixed(estimate.high / factor, decimals)
         interval = f"[{low}, {high}]{level}"
     elif counted:
         interval = "(exact count)"
     else:
         interval = "(n=1, no interval)" if estimate.n == 1 else "(no interval)"
     told = estimate.n == 1 or (counted and estimate.low is None)
+    write = fixed if estimate.low is not None else number  # beside an interval no digit below it means anything
     return Shown(
-        value=f"{number(estimate.value / factor, decimals)} {unit}".rstrip(),
+        number=write(estimate.value / factor, decimals),
+        unit=unit,
         interval=interval,
         n="" if told else f"n={estimate.n}",
         basis=basis(estimate.basis),
@@ -151,8 +171,9 @@ def bound(value: float | None, unit: str) -> str:
     """A bound in the unit of what it bounds, without more digits than it was given."""
     if value is None:
         return "none"
-    if unit == "share":
-        return f"{_plain(value * 100)} %"
+    if unit.startswith("share"):
+        factor, name = scale_for(value, unit)
+        return f"{_plain(value / factor)} {name}"
     return f"{_plain(value)} {unit}".rstrip()
 
 

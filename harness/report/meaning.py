@@ -56,25 +56,27 @@ def projections(view: View) -> list[Projection]:
     rows = []
     for fact in PUBLISHED:
         saving = comparison.saving if fact.follows == "energy" else comparison.time_saving
-        claimed = " to ".join(_left(fact, share) for share in (CLAIMED_HIGH, CLAIMED_LOW))
-        rows.append(Projection(fact, _amount(fact, fact.value), claimed, _found(fact, saving)))
+        claimed = _told(fact, None, 1 - CLAIMED_HIGH, 1 - CLAIMED_LOW)
+        rows.append(Projection(fact, _told(fact, 1.0), claimed, _found(fact, saving)))
     return rows
 
 
 def _found(fact: Published, saving: Estimate | None) -> str:
     if saving is None:
         return formats.MISSING
-    text = _left(fact, saving.value)
-    if saving.low is not None and saving.high is not None:
-        return f"{text} [{_left(fact, saving.high)} to {_left(fact, saving.low)}]"
-    return f"{text} (n=1, no interval)" if saving.n == 1 else text
+    if saving.low is None or saving.high is None:
+        return _told(fact, 1 - saving.value) + (" (n=1, no interval)" if saving.n == 1 else "")
+    return _told(fact, 1 - saving.value, 1 - saving.high, 1 - saving.low)
 
 
-def _left(fact: Published, saving: float) -> str:
-    return _amount(fact, fact.value * (1 - saving))
+def _told(fact: Published, share: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A share of the published figure, its range, or both, with the unit written once."""
+    factor, unit = formats.scale_for(fact.value, fact.unit) if fact.unit == "kWh" else (1e6, f"million {fact.unit}")
 
+    def tell(part: float) -> str:
+        return formats.significant(fact.value * part / factor)
 
-def _amount(fact: Published, value: float) -> str:
-    if fact.unit == "kWh":
-        return formats.quantity(value, "kWh")
-    return f"{formats.significant(value / 1e6)} million {fact.unit}"
+    if low is None or high is None:
+        return f"{tell(1.0 if share is None else share)} {unit}"
+    ends = f"{tell(low)} to {tell(high)}"
+    return f"{ends} {unit}" if share is None else f"{tell(share)} [{ends}] {unit}"

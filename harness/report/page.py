@@ -72,7 +72,9 @@ def _markdown_losses(view: View) -> list[str]:
         lines.append(f"- {plural(len(view.judgement.skipped), 'run')} skipped")
     if known or unknown:
         lost = f"- {plural(known + unknown, 'attempt')} came to nothing"
-        lines.append(lost + (f", {quantity(joules, 'J')} ({view.basis.value}) with them" if known else ", energy unknown"))
+        lines.append(
+            lost + (f", {quantity(joules, 'J')} ({view.basis.value}) with them" if known else ", energy unknown")
+        )
     return ["## Problems", "\n".join(lines)] if lines else []
 
 
@@ -135,7 +137,11 @@ def _environment() -> Environment:
     from harness.report.svg import swatch
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(
         shown=formats.shown, percent=formats.percent, quantity=formats.quantity, parameters=formats.parameters,

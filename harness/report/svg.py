@@ -166,17 +166,18 @@ class Chart:
         describe = f' aria-describedby="{escape(described_by)}"' if described_by else ""
         box = 'x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"'.format(*area)
         parts = [
-            f'<svg class="chart" viewBox="0 0 {self.width:g} {self.height:g}" style="max-width:{self.width:g}px" '
+            f'<svg class="chart" viewBox="0 0 {self.width:g} {self.height:g}" '
             f'role="img" aria-label="{escape(self.title)}"{describe}>',
             f'<clipPath id="{self.key}-clip"><rect {box}/></clipPath>',
             f'<g clip-path="url(#{self.key}-clip)">',
         ]
         if self.watermark:
             x, y = area[0] + area[2] / 2, area[1] + area[3] / 2
-            size = min(area[2] / (0.68 * len(self.watermark)), area[3] / 2.2)
+            size = min(area[2] / (0.95 * len(self.watermark)), area[3] / 2.2)
             parts.append(
                 f'<text x="{x:.1f}" y="{y:.1f}" class="watermark" text-anchor="middle" dominant-baseline="central" '
-                f'style="font-size:{size:.0f}px" transform="rotate(-14 {x:.1f} {y:.1f})">{escape(self.watermark)}</text>'
+                f'style="font-size:{size:.0f}px" transform="rotate(-14 {x:.1f} {y:.1f})">'
+                f"{escape(self.watermark)}</text>"
             )
         parts += ["</g>", self._axes(), f'<g clip-path="url(#{self.key}-clip)">', *self._inside, "</g>", *self._above]
         return Markup("".join([*parts, "</svg>"]))  # every piece was escaped where it came in
@@ -235,7 +236,13 @@ def marker(shape: Marker, x: float, y: float, r: float) -> str:
         if shape == "cross":
             arms = f"M{x - d:.1f},{y - d:.1f}l{2 * d:.1f},{2 * d:.1f}M{x - d:.1f},{y + d:.1f}l{2 * d:.1f},{-2 * d:.1f}"
         return f'<path d="{arms}" class="strokes"/>'
-    corners = {"square": (4, 45.0), "diamond": (4, 0.0), "triangle": (3, -90.0), "down": (3, 90.0), "pentagon": (5, -90.0)}
+    corners = {
+        "square": (4, 45.0),
+        "diamond": (4, 0.0),
+        "triangle": (3, -90.0),
+        "down": (3, 90.0),
+        "pentagon": (5, -90.0),
+    }
     count, start = corners[shape]
     radius = r * 1.25
     points = (
@@ -252,7 +259,8 @@ def swatch(style: Style) -> Markup:
     return Markup(
         '<svg class="swatch" viewBox="0 0 34 14" width="34" height="14" aria-hidden="true">'
         f'<path d="M1,7H33" class="line" style="stroke:{style.colour};stroke-width:{style.width:g}{dash}"/>'
-        f'<g class="mark" style="stroke:{style.colour};fill:{style.colour}">{marker(style.marker, 17, 7, style.size)}</g>'
+        f'<g class="mark" style="stroke:{style.colour};fill:{style.colour}">'
+        f"{marker(style.marker, 17, 7, style.size)}</g>"
         "</svg>"
     )
 

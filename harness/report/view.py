@@ -194,11 +194,7 @@ class View:
     def wasted_joules(self) -> tuple[float, int, int]:
         """Energy of attempts that came to nothing: joules, attempts with a number, attempts without."""
         kept = {(r.run_id, r.attempt) for r in self.good}
-        lost = [
-            r
-            for r in self.records
-            if (r.run_id, r.attempt) not in kept and r.status not in {Status.SKIPPED}
-        ]
+        lost = [r for r in self.records if (r.run_id, r.attempt) not in kept and r.status not in {Status.SKIPPED}]
         known = [r.energy.joules for r in lost if r.energy is not None and r.energy.joules is not None]
         return sum(known), len(known), len(lost) - len(known)
 

@@ -63,9 +63,12 @@ def draw(view: View) -> Picture:
         Key(words, Markup(
             f'<svg class="swatch" viewBox="0 0 34 14" width="34" height="14" aria-hidden="true"><path d="M1,7H33" '
             f'class="line" style="stroke:{ink};stroke-width:2.4{dash}"/></svg>'))
-        for words, dash in (("solid: of the switchable units", ""), ("dashed: of all parameters", ";stroke-dasharray:6,4"))
+        for words, dash in (
+            ("solid: of the switchable units", ""), ("dashed: of all parameters", ";stroke-dasharray:6,4")
+        )
     ]  # fmt: skip
-    return Picture(key, title, panels, " ".join(_describe(arm, by_arm[arm]) for arm in arms), keys)
+    text = "Faint lines are single runs. Averages over the steps of a training are in the table below."
+    return Picture(key, title, panels, text, [_describe(arm, by_arm[arm]) for arm in arms], keys)
 
 
 def _describe(arm: str, records: Sequence[Record]) -> str:
@@ -73,8 +76,8 @@ def _describe(arm: str, records: Sequence[Record]) -> str:
     units = math.fsum(a.units for a in found) / len(found)
     share = math.fsum(a.parameters for a in found) / len(found)
     return (
-        f"{arm}: over the steps of {formats.plural(len(found), 'run')}, on average {formats.percent(units)} of the units "
-        f"and {formats.percent(share)} of all parameters were active."
+        f"{arm}: over the steps of {formats.plural(len(found), 'run')}, on average {formats.percent(units)} "
+        f"of the units and {formats.percent(share)} of all parameters were active."
     )
 
 

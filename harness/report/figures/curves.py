@@ -38,11 +38,15 @@ def draw(view: View) -> Picture:
     ]
     arms = [arm for arm in view.arms if any(arm in by_arm for by_arm in by_size.values())]
     text = (
-        f"{metric.label} on held-out data against the energy charged so far{view.energy_note}: the mean over seeds "
-        "with its mark at the end of training, single seeds faint. The thin line is where dense ends. The table below "
-        "gives the energy each arm needed to get there."
+        f"The mean over seeds with its mark at the end of training, single seeds faint. The dotted line is where "
+        f"{view.baseline} ends; the table below gives the energy each arm needed to get there."
     )
-    return Picture(key, title, panels, text, legend(arms, view.styles))
+    described = [
+        f"{size}, {arm}: {metric.label} {formats.number(end[1], metric.digits)} {metric.unit} after "
+        f"{formats.quantity(end[0], 'J')} ({formats.basis(view.basis)}), mean of {formats.plural(len(c), 'seed')}"
+        for size, by_arm in by_size.items() for arm in arms if (c := by_arm.get(arm)) and (end := mean_curve(c)[-1])
+    ]  # fmt: skip
+    return Picture(key, title, panels, text, described, legend(arms, view.styles))
 
 
 def curve(record: Record, metric: str) -> list[Point]:
@@ -69,7 +73,8 @@ def _panel(view: View, metric: Metric, size: str, by_arm: dict[str, list[list[Po
         watermark=watermark(view.basis), heading=f"{size} parameters",
         x=Axis(0.0, max(joules) * 1.04, f"energy charged so far{view.energy_note}, {unit}",
                lambda v: formats.significant(v / factor, 4).rstrip("0").rstrip(".") or "0", count=6),
-        y=Axis(low, high, f"{metric.label}, {metric.unit}", lambda v: formats.number(v, 2 if high - low < 5 else 1), count=5),
+        y=Axis(low, high, f"{metric.label}, {metric.unit}",
+               lambda v: formats.number(v, 2 if high - low < 5 else 1), count=5),
     )  # fmt: skip
     dense = by_arm.get(view.baseline)
     if dense:

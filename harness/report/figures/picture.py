@@ -24,13 +24,15 @@ class Key:
 class Picture:
     """A figure. ``narrow`` is the same drawn for a phone; empty where ``panels`` fit both.
 
-    ``description`` tells what is seen: it is printed under the figure and read to screen readers.
+    ``takeaway`` is the sentence under the figure; ``description`` tells every point in words, for those who
+    don't see the figure and those who want the numbers.
     """
 
     key: str
     title: str
     panels: Sequence[Markup]
-    description: str
+    takeaway: str
+    description: Sequence[str] = ()
     legend: Sequence[Key] = ()
     narrow: Sequence[Markup] = ()
     missing: str = ""  # why there is nothing to draw, or what could not be drawn

@@ -30,6 +30,7 @@ def draw(view: View) -> Picture:
         title=title,
         panels=[_chart(view, energies, counted, key=key, width=1000, height=520, title=title)],
         narrow=[_chart(view, energies, counted, key=f"{key}-n", width=400, height=430, title=title)],
+        takeaway=_takeaway(view, energies),
         description=_describe(view, energies, counted),
         legend=_legend(view, energies, counted),
     )
@@ -211,8 +212,7 @@ def _y_range(view: View, energies: Sequence[Comparison], counted: Sequence[Compa
     values = [0.0, 0.85]
     for c in (*energies, *view.comparisons("train", sorted(view.repeats))):
         if c.saving:
-            values += [v for v in (c.saving.value, c.saving.low) if v is not None and v > -1]
-            values += [c.saving.value] if c.saving.value > -2 else []
+            values += [c.saving.value, *([c.saving.low] if c.saving.low is not None and c.saving.low > -0.5 else [])]
     values += [c.flops_saving.value for c in counted if c.flops_saving]
     low = min(values)
     return (low - 0.04 if low < 0 else 0.0), min(1.0, max(values) + 0.03)
@@ -243,14 +243,20 @@ def _sign(inner: str) -> Markup:
     return Markup(f'<svg class="swatch" viewBox="0 0 34 14" width="34" height="14" aria-hidden="true">{inner}</svg>')
 
 
-def _describe(view: View, energies: Sequence[Comparison], counted: Sequence[Comparison]) -> str:
+def _takeaway(view: View, energies: Sequence[Comparison]) -> str:
     parts = []
     for arm in view.methods:
-        mine = [c for c in energies if c.arm == arm]
-        told = "; ".join(f"{c.size} {formats.estimate_text(c.saving)}" for c in mine)
-        parts.append(f"{arm}: {told}." if told else f"{arm}: no energy was metered.")
-        large = [c for c in counted if c.arm == arm]
-        if large and large[-1].flops_saving:
-            share = formats.percent(large[-1].flops_saving.value)
-            parts.append(f"Counted FLOPs saved by {arm} at {large[-1].size}: {share}.")
-    return " ".join(parts)
+        savings = [c.saving.value for c in energies if c.arm == arm and c.saving]
+        if savings:
+            low, high = formats.percent(min(savings)), formats.percent(max(savings))
+            found = low if low == high else f"{low} to {high}"
+            parts.append(f"{arm} saved {found} over {formats.plural(len(savings), 'size')}{view.energy_note}")
+    claimed = "; ".join(_claimed(claim).removeprefix("claimed").strip(" :") for claim in _claims(view))
+    found = ". ".join(parts) or "No energy of a method was metered"
+    return f"{found}." + (f" The article claims {claimed}." if claimed else "")
+
+
+def _describe(view: View, energies: Sequence[Comparison], counted: Sequence[Comparison]) -> list[str]:
+    told = [f"{c.arm}, {c.size}, {c.protocol}: {formats.estimate_text(c.saving)}" for c in energies]
+    told += [f"{c.arm}, {c.size}: FLOPs saved {formats.estimate_text(c.flops_saving)}" for c in counted]
+    return told

@@ -14,41 +14,49 @@ from harness.report.view import View
 from harness.types import Basis
 from harness.workloads.base import Metric
 
+SAME_ENERGY = 0.03  # energies closer than this count as the same: matched FLOPs never match joules to the last digit
+
 
 def draw(view: View) -> Picture:
-    """Every arm as a point; shaded is where a control, or dense, is as good for no more energy."""
+    """Every arm as a point; hatched is where a control, or dense, is as good for the same energy or less."""
     key, title = "fig-tradeoff", "Quality against energy, with the controls"
     metric = view.metric
     if metric is None:
         return Picture(key, title, (), "", missing="No run has a held-out quality: nothing was trained to its end.")
-    panels, told = [], []
+    panels: list[Markup] = []
+    told: list[str] = []
     comparisons = [c for c in view.comparisons("train") if not c.invalid and c.saving and metric.name in c.quality]
     for size in dict.fromkeys(c.size for c in sorted(comparisons, key=lambda c: c.parameters)):
         mine = [c for c in comparisons if c.size == size]
         panels.append(_panel(view, metric, size, mine, key=f"{key}-{len(panels)}"))
-        told.append(_describe(view, metric, size, mine))
+        told += _describe(view, metric, size, mine)
     if not panels:
         return Picture(key, title, (), "", missing=f"No pair of runs has both an energy and {metric.label}.")
     present = {c.arm for c in comparisons} | {view.baseline}
     arms = [arm for arm in view.arms if arm in present]
-    return Picture(key, title, panels, " ".join(told), legend(arms, view.styles, _roles(view)))
+    return Picture(
+        key, title, panels, _takeaway(view, metric, comparisons), told, legend(arms, view.styles, _roles(view))
+    )
 
 
 def _roles(view: View) -> dict[str, str]:
-    notes = {arm: "control" for arm in view.controls} | {arm: "A/A" for arm in view.repeats}
+    notes = dict.fromkeys(view.controls, "control") | dict.fromkeys(view.repeats, "A/A")
     return notes | {view.baseline: "baseline"}
 
 
 def _panel(view: View, metric: Metric, size: str, mine: Sequence[Comparison], *, key: str) -> Markup:
     ratios = [(1 - c.saving.value) for c in mine if c.saving]
     differences = [c.quality[metric.name].value for c in mine]
-    whiskers = [end for c in mine for end in (c.quality[metric.name].low, c.quality[metric.name].high) if end is not None]
+    whiskers = [
+        end for c in mine for end in (c.quality[metric.name].low, c.quality[metric.name].high) if end is not None
+    ]
     low_y, high_y = padded([*differences, *_tame(whiskers, differences)], 0.1, include=[0.0])
     better = _better(view, metric)
     chart = Chart(
         key=key, width=480, height=360, left=66, right=18, top=50, title=f"Quality against energy at {size} parameters",
         watermark=watermark(view.basis), heading=f"{size} parameters",
-        x=Axis(0.0, max(1.12, *(r * 1.06 for r in ratios)), f"energy of the training{view.energy_note}, % of {view.baseline}",
+        x=Axis(0.0, max(1.12, *(r * 1.06 for r in ratios)),
+               f"energy of the training{view.energy_note}, % of {view.baseline}",
                lambda v: formats.number(v * 100, 0), count=6),
         y=Axis(low_y, high_y, f"{metric.label} against {view.baseline}, {metric.unit}{better}",
                lambda v: formats.number(v, _digits(high_y - low_y)), count=5),
@@ -68,8 +76,10 @@ def _panel(view: View, metric: Metric, size: str, mine: Sequence[Comparison], *,
         if style.role == "method":
             labels.append((chart.px(x), chart.py(y), c.arm, style.colour))
     chart.mark(1.0, 0.0, view.styles[view.baseline], f"{view.baseline}: the reference, 100 % and 0 by definition")
-    labels.append((chart.px(1.0) - 56, chart.py(0.0) - 12, view.baseline, "var(--ink-soft)"))
     chart.labels(labels, gap=15, leader=False)
+    chart.text(
+        chart.px(1.0), chart.py(0.0) + 19, view.baseline, cls="direct", anchor="middle", colour="var(--ink-soft)"
+    )
     return chart.svg(described_by="fig-tradeoff-text")
 
 
@@ -92,8 +102,9 @@ def _digits(span: float) -> int:
 def _frontier(chart: Chart, view: View, metric: Metric, mine: Sequence[Comparison]) -> None:
     """Shade every (energy, quality) at which a control or dense does as well with no more energy."""
     sign = 1 if metric.better == "lower" else -1
-    points = [(1.0, 0.0)] + [(1 - c.saving.value, c.quality[metric.name].value) for c in mine
-                             if c.saving and c.arm in view.controls]  # fmt: skip
+    spent = [(1.0, 0.0)] + [(1 - c.saving.value, c.quality[metric.name].value) for c in mine
+                            if c.saving and c.arm in view.controls]  # fmt: skip
+    points = [(x * (1 - SAME_ENERGY), y) for x, y in spent]
     best: list[tuple[float, float]] = []
     for x, y in sorted(points, key=lambda p: (p[0], sign * p[1])):
         if not best or sign * y < sign * best[-1][1]:
@@ -110,35 +121,47 @@ def _frontier(chart: Chart, view: View, metric: Metric, mine: Sequence[Compariso
 
 
 def place(view: View, metric: Metric, c: Comparison, mine: Sequence[Comparison]) -> str:
-    """In words: which control or dense is as good for no more energy, by the estimates alone."""
+    """In words: which control or dense is as good for the same energy or less, by the estimates alone."""
     if c.saving is None:
         return ""
     sign = 1 if metric.better == "lower" else -1
     for other in mine:
-        if other.arm in view.controls and other.saving and other.saving.value >= c.saving.value:
-            if sign * other.quality[metric.name].value <= sign * c.quality[metric.name].value:
-                return other.arm
-    if c.saving.value <= 0 and sign * c.quality[metric.name].value >= 0:
+        if other.arm not in view.controls or other.saving is None:
+            continue
+        no_more = (1 - other.saving.value) * (1 - SAME_ENERGY) <= 1 - c.saving.value
+        if no_more and sign * other.quality[metric.name].value <= sign * c.quality[metric.name].value:
+            return other.arm
+    if 1 - c.saving.value >= 1 - SAME_ENERGY and sign * c.quality[metric.name].value >= 0:
         return view.baseline
     return ""
 
 
-def _describe(view: View, metric: Metric, size: str, mine: Sequence[Comparison]) -> str:
-    told = []
-    for c in mine:
-        if c.arm not in view.methods or c.saving is None:
+def _takeaway(view: View, metric: Metric, comparisons: Sequence[Comparison]) -> str:
+    """For each method: at how many sizes a control, or dense, is as good for the same energy."""
+    if metric.name in view.undeclared:
+        return f"Which direction of {metric.label} is better was not declared: nothing is concluded here."
+    parts = []
+    for arm in view.methods:
+        mine = [c for c in comparisons if c.arm == arm]
+        beaten = [name for c in mine if (name := place(view, metric, c, [o for o in comparisons if o.size == c.size]))]
+        if not mine:
             continue
-        dominated = place(view, metric, c, mine) if metric.name not in view.undeclared else ""
-        where = (
-            f"{dominated} is as good for no more energy"
-            if dominated
-            else "no control is as good for as little energy, by the point estimates"
+        sizes = f"{len(beaten)} of {formats.plural(len(mine), 'size')}"
+        names = ", ".join(dict.fromkeys(beaten))
+        parts.append(
+            f"{arm}: {names} {'is' if len(set(beaten)) == 1 else 'are'} as good for the same energy or less at {sizes}"
+            if beaten
+            else f"{arm}: no control is as good for the same energy at any of {formats.plural(len(mine), 'size')}"
         )
-        told.append(
-            f"{c.arm} used {formats.percent(1 - c.saving.value)} of the energy, {metric.label} "
-            f"{signed(c.quality[metric.name])}; {where}"
-        )
-    return f"At {size}: {'. '.join(told)}." if told else ""
+    return ". ".join(parts) + ". By the point estimates; the table of controls below tests it."
+
+
+def _describe(view: View, metric: Metric, size: str, mine: Sequence[Comparison]) -> list[str]:
+    return [
+        f"{size}, {c.arm}: {formats.percent(1 - c.saving.value)} of the energy of {view.baseline}{view.energy_note}, "
+        f"{metric.label} {signed(c.quality[metric.name])}"
+        for c in mine if c.saving
+    ]  # fmt: skip
 
 
 def signed(estimate: Estimate) -> str:

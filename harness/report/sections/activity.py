@@ -45,7 +45,9 @@ class ActiveShare(Section):
         rank = {arm: index for index, arm in enumerate(view.arms)}
         rows = [_row(arm, size, runs) for (arm, size), runs in found.items()]
         rows.sort(key=lambda row: rank[row.arm])  # stable: sizes stay in their order
-        return {"picture": activity.draw(view), "rows": rows}
+        arms = dict.fromkeys(row.arm for row in rows)
+        totals = [_row(arm, "", [a for (name, _), runs in found.items() if name == arm for a in runs]) for arm in arms]
+        return {"picture": activity.draw(view), "rows": rows, "totals": totals}
 
 
 def _row(arm: str, size: str, runs: Sequence[Activity]) -> Row:

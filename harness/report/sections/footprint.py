@@ -21,8 +21,11 @@ class FootprintSection(Section):
     order = 60
 
     def context(self, view: View) -> dict[str, Any]:
-        """The judge's rows in the page's order, and the projections."""
-        return {"footprint": view.judgement.footprint, "rows": _rows(view), "projections": projections(view)}
+        """The judge's rows by size, the largest first, and the projections."""
+        by_size: dict[str, list[Any]] = {}
+        for row in reversed(_rows(view)):
+            by_size.setdefault(row.size, []).insert(0, row)
+        return {"footprint": view.judgement.footprint, "by_size": by_size, "projections": projections(view)}
 
     def markdown(self, view: View) -> str:
         """Rows and factors."""
@@ -48,11 +51,12 @@ def amount(figure: Figure | None) -> str:
     """A figure with its unit and band; ``None`` is "not known"."""
     if figure is None:
         return "not known"
-    text = formats.quantity(figure.value, figure.unit)
+    digits = 2 if figure.unit == "USD" else 3
+    text = formats.quantity(figure.value, figure.unit, digits)
     if figure.low is None or figure.high is None:
         return text
     factor, _ = formats.scale_for(figure.value, figure.unit)
-    low, high = (formats.significant(end / factor) for end in (figure.low, figure.high))
+    low, high = (formats.significant(end / factor, digits) for end in (figure.low, figure.high))
     return f"{text} [{low} to {high}]"
 
 

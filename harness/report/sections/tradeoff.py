@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.report.figures import curves, tradeoff
-from harness.report.reach import reaches
+from harness.report.reach import Reach, reaches
 from harness.report.sections.base import Section
 from harness.report.view import View
 
@@ -20,8 +20,10 @@ class Tradeoff(Section):
 
     def context(self, view: View) -> dict[str, Any]:
         """Two figures and the table of energy to reach dense's quality."""
-        found = reaches(view)
-        rank = {arm: index for index, arm in enumerate(view.arms)}
-        sizes = {size: index for index, size in enumerate(view.trained_sizes)}
-        found.sort(key=lambda r: (rank.get(r.arm, len(rank)), sizes.get(r.size, len(sizes))))
-        return {"tradeoff": tradeoff.draw(view), "curves": curves.draw(view), "reaches": found, "metric": view.metric}
+        found: dict[str, dict[str, Reach]] = {}
+        for reach in sorted(reaches(view), key=lambda reach: view.arms.index(reach.arm)):
+            found.setdefault(reach.arm, {})[reach.size] = reach
+        return {
+            "tradeoff": tradeoff.draw(view), "curves": curves.draw(view), "metric": view.metric, "reaches": found,
+            "reach_sizes": [size for size in view.trained_sizes if any(size in cells for cells in found.values())],
+        }  # fmt: skip

@@ -10,12 +10,8 @@ from harness.report import formats
 from harness.report.markdown import table
 from harness.report.sections.base import Section
 from harness.report.view import View
-from harness.types import Basis
 
-_COUNTS = (
-    VerdictStatus.VERIFIED, VerdictStatus.REFUTED, VerdictStatus.INCONCLUSIVE, VerdictStatus.INVALID,
-    VerdictStatus.NOT_TESTED,
-)  # fmt: skip
+_ORDER = ("verified", "supported", "refuted", "contradicted", "inconclusive", "invalid", "not tested")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +31,9 @@ def row(verdict: Verdict) -> Row:
     if verdict.model_says:
         status, word = verdict.model_says.split()[0], verdict.model_says
     with_number = [check for check in verdict.checks if check.estimate is not None]
-    shown = with_number[:1] + [c for c in with_number[1:] if c.outcome != "met"][:1]
-    if len(shown) == 1 and len(with_number) > 1:
-        shown.append(with_number[1])
+    shown = with_number[:1]
+    others = [check for check in with_number[1:] if check.estimate != shown[0].estimate]
+    shown += sorted(others, key=lambda check: check.outcome == "met")[:1]  # what stands against it goes first
     return Row(verdict, status, word, tuple(shown), _asked(verdict))
 
 
@@ -64,12 +60,6 @@ def _asked(verdict: Verdict) -> str:
     return "; ".join(parts) or "see the details"
 
 
-def inferred_basis(verdict: Verdict, view: View) -> Basis:
-    """What a verdict's number rests on: its estimate's own basis, else the page's."""
-    found = [check.estimate.basis for check in verdict.checks if check.estimate is not None]
-    return found[0] if found else view.basis
-
-
 class Verdicts(Section):
     """First after the headline."""
 
@@ -81,12 +71,12 @@ class Verdicts(Section):
     def context(self, view: View) -> dict[str, Any]:
         """Rows in the claims' order, the article's claims before its open questions."""
         rows = [row(verdict) for verdict in view.judgement.verdicts]
-        counts = [(status.value, sum(r.verdict.status is status for r in rows if not r.verdict.claim.context))
-                  for status in _COUNTS]  # fmt: skip
+        words = [(r.status, r.word) for r in rows if not r.verdict.claim.context]
+        ranked = sorted(set(words), key=lambda pair: (_ORDER.index(pair[0]), pair[1]))
         return {
             "claims": [r for r in rows if not r.verdict.claim.context],
             "questions": [r for r in rows if r.verdict.claim.context],
-            "counts": [(name, count) for name, count in counts if count],
+            "counts": [(status, word, words.count((status, word))) for status, word in ranked],
         }
 
     def markdown(self, view: View) -> str:
@@ -100,7 +90,16 @@ class Verdicts(Section):
                 [f"{SIGNS[r.status]} **{r.word}**", r.verdict.claim.id, r.verdict.claim.text, found, r.asked,
                  r.verdict.reason, r.verdict.attribution or "–", r.verdict.needs or "–"]
             )  # fmt: skip
-        heads = ["verdict", "claim", "the article says", "found", "asked", "because", "is it the method's?", "it would take"]
+        heads = [
+            "verdict",
+            "claim",
+            "the article says",
+            "found",
+            "to hold",
+            "because",
+            "is it the method's?",
+            "it would take",
+        ]
         return table(heads, lines)
 
 
