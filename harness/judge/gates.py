@@ -1,0 +1,147 @@
+"""Validity gates over comparisons: reasons why a number must not be believed.
+
+Each reason names what spoke. Energy that can't be believed leaves quality and counted FLOPs standing
+(``invalid_scope = "energy"``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.judge import stats
+from harness.judge.types import Comparison
+from harness.record.record import Record
+
+MIN_COVERAGE = 0.95  # share of the charged time that was really observed
+CEILING_TOLERANCE = 0.05
+"""A saving this much (in shares) above the counted one is a fault. Not 0: FLOPs count matrix products
+only, and norms, softmax, optimizer and memory traffic can shrink a little more than those do."""
+AA_TOLERANCE = 0.01  # an A/A difference below 1 % is beyond what any of the meters can resolve
+AA_LEVEL = 0.05  # two-sided, after Holm over all A/A comparisons
+THROTTLE_TOLERANCE = 0.01  # of the charged time
+DISAGREEMENT = 0.10  # of the two channels of a meter: a warning, not a refusal
+
+
+def apply_gates(comparisons: Sequence[Comparison], records: Mapping[str, Record]) -> tuple[Comparison, ...]:
+    """Comparisons with ``invalid`` set where a gate speaks. ``records`` are the OK ones by run id."""
+    spoilt = aa_failures(comparisons)
+    gated = []
+    for comparison in comparisons:
+        reasons = energy_reasons(comparison, records)
+        failure = spoilt.get((comparison.protocol, comparison.size))
+        if failure and comparison.saving is not None:
+            reasons.append(failure)
+        said = [comparison.invalid] if comparison.invalid else []
+        scope = comparison.invalid_scope or ("energy" if reasons else "")
+        update = {"invalid": "; ".join([*said, *reasons]), "invalid_scope": scope}
+        gated.append(comparison.model_copy(update=update))
+    return tuple(gated)
+
+
+def aa_failures(comparisons: Sequence[Comparison]) -> dict[tuple[str, str], str]:
+    """Protocol and size of every A/A comparison that shows a difference, with the sentence that says so."""
+    tested: list[tuple[Comparison, float]] = []
+    for comparison in comparisons:
+        if not comparison.is_aa:
+            continue
+        values = [row.log_energy_ratio for row in comparison.pairs if row.log_energy_ratio is not None]
+        p = stats.mean(values).p_two_sided() if values else None
+        if p is not None:
+            tested.append((comparison, p))
+    found: dict[tuple[str, str], str] = {}
+    for (comparison, _), p in zip(tested, stats.holm([p for _, p in tested]), strict=True):
+        saving = comparison.saving
+        if saving is not None and p < AA_LEVEL and abs(saving.value) > AA_TOLERANCE:
+            found[comparison.protocol, comparison.size] = (
+                f"the A/A arm {comparison.arm}, which is {comparison.baseline} again, differs from it by "
+                f"{abs(saving.value):.1%} (p = {p:.2g}): the meter sees what is not there"
+            )
+    return found
+
+
+def energy_reasons(comparison: Comparison, records: Mapping[str, Record]) -> list[str]:
+    """Why the energy of a comparison can't be believed."""
+    reasons = []
+    saving, ceiling = comparison.saving, comparison.ceiling
+    if saving is not None and ceiling is not None:
+        sure = saving.low if saving.low is not None else saving.value
+        if sure > ceiling + CEILING_TOLERANCE:
+            reasons.append(
+                f"an energy saving of {saving.value:.1%} is more than the counted FLOPs allow ({ceiling:.1%})"
+            )
+    for row in comparison.pairs:
+        base, run = records.get(row.base_run), records.get(row.arm_run)
+        if base is None or run is None:
+            continue
+        reasons += [f"seed {row.seed}: {why}" for why in (*_coverage(base), *_coverage(run), *_conditions(base, run))]
+    return list(dict.fromkeys(reasons))
+
+
+def _coverage(record: Record) -> list[str]:
+    energy = record.energy
+    if energy is None or energy.coverage >= MIN_COVERAGE:
+        return []
+    return [f"{record.spec.arm}: only {energy.coverage:.0%} of the training was observed (at least 95 % is needed)"]
+
+
+def _conditions(base: Record, run: Record) -> list[str]:
+    """Throttling and power limits that differ, foreign processes that were there."""
+    mine, other = _flat(base.conditions), _flat(run.conditions)
+    found = []
+    for key in sorted(mine.keys() | other.keys()):
+        a, b = mine.get(key), other.get(key)
+        if "throttl" in key:
+            shares = [_share(value, key, record) for value, record in ((a, base), (b, run))]
+            if None not in shares and abs(_number(shares[0]) - _number(shares[1])) > THROTTLE_TOLERANCE:
+                found.append(f"throttling differs: {key} {a:g} in {base.spec.arm}, {b:g} in {run.spec.arm}")
+        elif "power_limit" in key and a is not None and b is not None and not math.isclose(a, b, rel_tol=1e-3):
+            found.append(f"power limit differs: {a:g} W in {base.spec.arm}, {b:g} W in {run.spec.arm}")
+        elif "foreign" in key:
+            found += [
+                f"{_number(value):g} foreign processes on the device during {record.spec.arm}"
+                for value, record in ((a, base), (b, run))
+                if value
+            ]
+    return found
+
+
+def _number(value: float | None) -> float:
+    assert value is not None
+    return value
+
+
+def _share(value: float | None, key: str, record: Record) -> float | None:
+    """A throttling figure as a share of the charged time, by the unit in its name; absent means none."""
+    amount = value or 0.0
+    if key.endswith("share"):
+        return amount
+    if not record.seconds:
+        return None
+    scale = 1e-9 if key.endswith("_ns") else 1.0
+    return amount * scale / record.seconds
+
+
+def _flat(conditions: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    found: dict[str, float] = {}
+    for key, value in conditions.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{name}.")
+        elif isinstance(value, int | float):
+            found[name] = float(value)
+    return found
+
+
+def disagreements(records: Mapping[str, Record]) -> list[str]:
+    """Runs whose two energy channels differ by more than 10 %, in one sentence for each arm."""
+    found: dict[str, list[float]] = {}
+    for record in records.values():
+        if record.energy is not None and record.energy.disagreement is not None:
+            found.setdefault(record.spec.arm, []).append(record.energy.disagreement)
+    return [
+        f"{arm}: the meter's two channels disagree by up to {max(map(abs, values)):.0%}"
+        for arm, values in sorted(found.items())
+        if max(map(abs, values)) > DISAGREEMENT
+    ]
