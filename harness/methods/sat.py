@@ -6,6 +6,7 @@ Planning is free of torch: ``sat.config`` decides the schedule for both sides.
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ValidationError
@@ -69,7 +70,15 @@ class Sat(Method):
 
     def attach(self, spec: RunSpec, task: Task, optimizer: torch.optim.Optimizer) -> Controller:
         """SAT on the task's model; nothing is switched before the first ``begin_step`` or ``enter_phase``."""
+        import torch
+
         import sat
+
+        def probe_loss(index: int) -> torch.Tensor:
+            device = next(task.model.parameters()).device.type
+            mixed = spec.recipe.precision == "bf16" and device != "meta"  # a probe runs as the training does
+            with torch.autocast(device, torch.bfloat16) if mixed else nullcontext():
+                return task.loss(task.probe_batch(index))
 
         steps = spec.recipe.steps
         config = _options(spec.method_options).config(steps, spec.seed)
@@ -79,7 +88,7 @@ class Sat(Method):
                 optimizer,
                 config,
                 total_steps=steps,
-                loss=lambda index: task.loss(task.probe_batch(index)),
+                loss=probe_loss,
                 start=False,
             )
         except ValueError as error:
