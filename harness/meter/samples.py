@@ -16,9 +16,9 @@ further line is one *read*, the samples that share an ``at_ns``::
 The last line is ``end <number of samples>``. Nothing is rounded: what is read is what was written, and the
 same samples give the same bytes. Differences of differences would save little: what is left is jitter.
 
-Size, measured in ``tests/meter/test_samples.py``: about 40 bits per sample for a CPU-seconds channel and
-about 25 bits per sample for an NVML card with energy, instant and mean power and four clock-event counters, so
-10 seconds at 20 Hz are about 1.5 kB and 6 kB with the header.
+Size, measured in ``tests/meter/test_samples.py``: about 40 bits per sample for a CPU-seconds channel and 14
+bits per sample for an NVML card with energy, two powers and five throttle counters, driver timestamps
+included. Ten seconds at 20 Hz are 1.2 kB and 3.1 kB with the header.
 """
 
 from __future__ import annotations
@@ -129,9 +129,10 @@ class SamplesWriter:
 
     def _value(self, channel: int, value: float) -> str:
         quantum = self._info.channels[channel].quantum or 1.0
-        units = round(value / quantum)
-        if units * quantum != value:
+        ratio = value / quantum
+        if not abs(ratio) < 1 << 53 or round(ratio) * quantum != value:
             return f"={value!r}"
+        units = round(ratio)
         difference = units - self._units[channel]
         self._units[channel] = units
         return str(difference)

@@ -69,23 +69,23 @@ class Track:
         """Standard deviation in joules of a counter's difference, from where its window's edges fall.
 
         Three parts for each edge. *Interpolation*: the share of an interval's energy that fell before the
-        edge is taken as Beta-distributed around the even share ``f`` with two pseudo-counts (uniform at
-        ``f = 1/2``), variance ``f (1 - f) / 3``. *Update period*: the counter was last refreshed up to
-        ``update_s`` ago, uniformly, variance ``(power x update)^2 / 12``; its mean cancels between the
-        edges. *Quantum*: variance ``quantum^2 / 12``.
+        edge has mean ``f``, the even share, and at most variance ``f (1 - f)``, reached if all of it fell in
+        one instant. *Update period*: the counter was last refreshed up to ``update_s`` ago, uniformly,
+        variance ``(power x update)^2 / 12``; its mean cancels between the edges. *Quantum*: variance
+        ``quantum^2 / 12``.
         """
         left, right = self._interval(start_ns), self._interval(end_ns)
         variance = 0.0
         if left is not None and left == right:
             share = (end_ns - start_ns) / (self.times[left + 1] - self.times[left])
-            variance += self._joules_of(left) ** 2 * share * (1 - share) / 3
+            variance += self._joules_of(left) ** 2 * share * (1 - share)
         for at_ns, interval in ((start_ns, left), (end_ns, right)):
             if interval is None or not self.known[interval]:
                 continue
             length_ns = self.times[interval + 1] - self.times[interval]
             share, joules = (at_ns - self.times[interval]) / length_ns, self._joules_of(interval)
             if left != right:
-                variance += joules**2 * share * (1 - share) / 3
+                variance += joules**2 * share * (1 - share)
             variance += ((joules / (length_ns / NS) * update_s) ** 2 + quantum_j**2) / 12
         return math.sqrt(variance)
 

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pynvml
+import pytest
+from fake_pynvml import UINT, ULL, Card, FakeNvml
+
+from harness.meter import foreign, nvml
+from harness.meter.base import MeterInfo, Quantity, ReadStatus, Sample
+from harness.meter.energy import energy_of, scopes_of
+from harness.meter.foreign import foreign_processes
+from harness.meter.nvml import NvmlMeter
+from harness.types import UserError
+
+A, B = "GPU-aaaaaaaa-0000", "GPU-bbbbbbbb-1111"
+
+
+def opened(fake: FakeNvml, device: str | None = A, pid: int | None = None) -> tuple[NvmlMeter, MeterInfo]:
+    meter = NvmlMeter(nvml=fake)
+    return meter, meter.open(pid, device)
+
+
+def by_name(info: MeterInfo, samples: list[Sample]) -> dict[str, Sample]:
+    return {info.channels[sample.channel].name: sample for sample in samples}
+
+
+def test_millijoules_and_milliwatts_become_joules_and_watts_with_the_drivers_time():
+    meter, info = opened(FakeNvml(Card(A).all_fields()))
+    read = by_name(info, meter.read())
+    assert read["gpu0/energy"].value == 1000.0
+    assert read["gpu0/power"].value == 300.0
+    assert read["gpu0/power_mean"].value == 295.0
+    assert read["gpu0/throttle_power_cap"].value == 123
+    assert read["gpu0/temperature"].value == 50
+    assert read["gpu0/power_limit"].value == 350.0
+    assert read["gpu0/foreign"].value == 0
+    assert read["gpu0/energy"].sensor_ns == 1_700_000_000_000_000_000
+    assert scopes_of(info) == ["gpu"]
+    assert all(channel.device == A for channel in info.channels)
+    assert info.source == "NVML, NVIDIA H100 PCIe, driver 580.65.06"
+
+
+def test_one_field_values_call_per_sample_and_the_slow_ones_once_a_second():
+    fake = FakeNvml(Card(A).all_fields())
+    meter, _ = opened(fake)
+    fake.calls.clear()
+    for _ in range(5):
+        meter.read()
+    assert fake.calls.count("nvmlDeviceGetFieldValues") == 5
+    assert fake.calls.count("nvmlDeviceGetTemperatureV") == 1
+    assert len(fake.calls) == 8
+
+
+def test_the_card_is_found_by_uuid_whatever_cuda_calls_it(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    fake = FakeNvml(Card(A).all_fields(), Card(B, power_mw=111_000).all_fields())
+    for device in (B, B.removeprefix("GPU-")):  # torch leaves the prefix out
+        meter, info = opened(fake, device)
+        assert by_name(info, meter.read())["gpu0/power"].value == 111.0
+        assert {channel.device for channel in info.channels} == {B}
+
+
+def test_several_cards_and_all_cards():
+    fake = FakeNvml(Card(A).all_fields(), Card(B, power_mw=111_000).all_fields())
+    for device in (None, f"{A},{B}"):
+        meter, info = opened(fake, device)
+        read = by_name(info, meter.read())
+        assert (read["gpu0/power"].value, read["gpu1/power"].value) == (300.0, 111.0)
+
+
+def test_an_unknown_uuid_names_those_there_are():
+    with pytest.raises(UserError, match=f"knows no card GPU-cc; it sees {A}, {B}"):
+        opened(FakeNvml(Card(A), Card(B)), "GPU-cc")
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (pynvml.NVML_ERROR_NOT_SUPPORTED, ReadStatus.UNSUPPORTED),
+        (pynvml.NVML_ERROR_NO_PERMISSION, ReadStatus.DENIED),
+        (pynvml.NVML_ERROR_GPU_IS_LOST, ReadStatus.LOST),
+        (pynvml.NVML_ERROR_RESET_REQUIRED, ReadStatus.LOST),
+        (pynvml.NVML_ERROR_TIMEOUT, ReadStatus.MISSING),
+        (pynvml.NVML_ERROR_NO_DATA, ReadStatus.MISSING),
+        (pynvml.NVML_ERROR_UNKNOWN, ReadStatus.MISSING),
+    ],
+)
+def test_a_fields_return_code_is_looked_at_before_its_value(code, status):
+    card = Card(A).all_fields()
+    meter, info = opened(FakeNvml(card))
+    card.fields[83, 0] = (code, ULL, 999_999_999)
+    read = by_name(info, meter.read())
+    assert (read["gpu0/energy"].status, read["gpu0/energy"].value) == (status, None)
+    assert read["gpu0/power"].status is ReadStatus.OK
+
+
+@pytest.mark.parametrize(
+    "answer", [(0, UINT, 0xFFFF_FFFF), (0, ULL, 0xFFFF_FFFF_FFFF_FFFF), (0, 42, 300_000), (0, 5, -1)]
+)
+def test_not_available_is_missing_and_never_a_number(answer):
+    card = Card(A).all_fields()
+    meter, info = opened(FakeNvml(card))
+    card.fields[186, 0] = answer
+    read = by_name(info, meter.read())["gpu0/power"]
+    assert (read.status, read.value) == (ReadStatus.MISSING, None)
+
+
+def test_a_card_lost_in_mid_run_is_lost_not_zero_and_comes_back():
+    card = Card(A).all_fields()
+    meter, info = opened(FakeNvml(card))
+    meter.read()
+    card.lost = True
+    lost = meter.read()
+    assert {sample.status for sample in lost} == {ReadStatus.LOST}
+    assert all(sample.value is None for sample in lost)
+    card.lost = False
+    assert by_name(info, meter.read())["gpu0/energy"].status is ReadStatus.OK
+    meter.close()
+
+
+def test_without_fields_the_older_calls_stand_in_and_say_so():
+    card = Card(A, "Tesla V100", failing={"nvmlDeviceGetFieldValues": pynvml.NVML_ERROR_FUNCTION_NOT_FOUND})
+    meter, info = opened(FakeNvml(card, driver="390.1"))
+    quantities = {channel.name: channel.quantity for channel in info.channels}
+    assert quantities["gpu0/energy"] is Quantity.ENERGY_J
+    assert quantities["gpu0/power_mean"] is Quantity.POWER_MEAN_W
+    assert "gpu0/power" not in quantities
+    read = by_name(info, meter.read())
+    assert (read["gpu0/energy"].value, read["gpu0/power_mean"].value) == (1000.0, 300.0)
+    notes = " ".join(info.assumptions)
+    assert "nvmlDeviceGetPowerUsage stands in" in notes
+    assert "no field for energy (unsupported), power (unsupported)" in notes
+
+
+def test_a_card_without_counter_has_power_alone():
+    card = Card(A).all_fields()
+    del card.fields[83, 0]
+    card.failing = {"nvmlDeviceGetTotalEnergyConsumption": pynvml.NVML_ERROR_NOT_SUPPORTED}
+    meter, info = opened(FakeNvml(card))
+    assert Quantity.ENERGY_J not in {channel.quantity for channel in info.channels}
+    samples = [Sample(s.channel, s.at_ns + i * 50_000_000, s.status, s.value) for i in range(21) for s in meter.read()]
+    first = min(sample.at_ns for sample in samples)
+    energy = energy_of(info.model_copy(update={"sample_hz": 20.0}), samples, first, first + 10**9)
+    assert energy.joules == pytest.approx(300, rel=0.01)
+    assert "integral of instant power" in energy.source
+
+
+def test_a_card_with_nothing_to_read_is_refused():
+    dead = Card(
+        A,
+        "GRID vGPU",
+        virtualization=2,
+        failing={
+            "nvmlDeviceGetTotalEnergyConsumption": pynvml.NVML_ERROR_NOT_SUPPORTED,
+            "nvmlDeviceGetPowerUsage": pynvml.NVML_ERROR_NOT_SUPPORTED,
+        },
+    )
+    with pytest.raises(UserError, match="neither energy nor power"):
+        opened(FakeNvml(dead))
+
+
+def test_the_counter_of_a_gh200_is_named_the_modules():
+    card = Card(A, "NVIDIA GH200 480GB").all_fields()
+    card.fields[186, 1] = (0, UINT, 700_000)
+    _, info = opened(FakeNvml(card))
+    scopes = {channel.name: channel.scope for channel in info.channels}
+    assert scopes["gpu0/energy"] == scopes["gpu0/module_power"] == "module"
+    assert scopes["gpu0/power"] == "gpu"
+    assert scopes_of(info)[0] == "module"
+    assert any("whole module" in note for note in info.assumptions)
+
+
+def test_a_mig_instance_reads_its_board_and_says_so():
+    _, info = opened(FakeNvml(Card(A).all_fields()), A.replace("GPU", "MIG"))
+    assert scopes_of(info) == ["board"]
+    assert any("whole board" in note for note in info.assumptions)
+
+
+@pytest.mark.parametrize(("driver", "known"), [("570.86.10", False), ("575.51.03", False), ("580.65.06", True)])
+def test_renumbered_throttle_fields_are_left_alone_on_older_drivers(driver, known):
+    _, info = opened(FakeNvml(Card(A).all_fields(), driver=driver))
+    names = {channel.name for channel in info.channels}
+    assert "gpu0/throttle_thermal" in names
+    assert ("gpu0/throttle_power_brake" in names) is known
+
+
+def test_field_numbers_are_those_of_the_installed_pynvml():
+    assert pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION == nvml._ENERGY
+    assert pynvml.NVML_FI_DEV_POWER_INSTANT == nvml._POWER
+    assert pynvml.NVML_FI_DEV_POWER_AVERAGE == nvml._POWER_MEAN
+    assert pynvml.NVML_FI_DEV_PERF_POLICY_POWER == 74
+    assert pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL == 75
+    assert pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN == 269
+    assert pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN == 270
+    assert pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN == 271
+    assert (pynvml.NVML_POWER_SCOPE_GPU, pynvml.NVML_POWER_SCOPE_MODULE, pynvml.NVML_POWER_SCOPE_MEMORY) == (0, 1, 2)
+    types = {
+        pynvml.NVML_VALUE_TYPE_DOUBLE: "dVal",
+        pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
+        pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "ulVal",
+        pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
+        pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "sllVal",
+        pynvml.NVML_VALUE_TYPE_SIGNED_INT: "siVal",
+        pynvml.NVML_VALUE_TYPE_UNSIGNED_SHORT: "usVal",
+    }
+    assert types == nvml._VALUES
+    assert {name for name, _ in pynvml.c_nvmlValue_t._fields_} == set(types.values())
+
+
+def test_everything_called_exists_in_the_installed_pynvml():
+    called = [name for name in dir(FakeNvml) if name.startswith("nvml")]
+    assert [name for name in called if not callable(getattr(pynvml, name, None))] == []
+
+
+def test_availability_says_what_is_missing():
+    assert NvmlMeter.available(FakeNvml(Card(A))) is None
+    assert "sees no NVIDIA card" in NvmlMeter.available(FakeNvml())
+    missing = NvmlMeter.available(FakeNvml(init=pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))
+    assert "NVML Shared Library Not Found" in missing
+    assert "--gpus all" in missing
+
+
+def test_nvml_is_shut_down_once():
+    fake = FakeNvml(Card(A).all_fields())
+    meter, _ = opened(fake)
+    assert fake.open == 1
+    meter.close()
+    meter.close()
+    assert fake.open == 0
+    NvmlMeter.available(fake)
+    assert fake.open == 0
+
+
+def test_processes_outside_the_runs_tree_are_foreign(monkeypatch):
+    monkeypatch.setattr(foreign, "in_pid_namespace", lambda: False)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        card = Card(A, processes=[os.getpid(), child.pid]).all_fields()
+        meter, info = opened(FakeNvml(card), pid=os.getpid())
+        assert by_name(info, meter.read())["gpu0/foreign"].value == 0
+        meter, info = opened(FakeNvml(card), pid=child.pid)
+        assert by_name(info, meter.read())["gpu0/foreign"].value == 1
+        assert foreign_processes([1, 2], None) == 2
+    finally:
+        child.communicate(b"\n")
+
+
+def test_in_a_container_the_runs_own_unknown_number_is_not_foreign(monkeypatch):
+    monkeypatch.setattr(foreign, "in_pid_namespace", lambda: True)
+    nobody = [4_194_300, 4_194_301]  # near the kernel's highest: no such processes here
+    assert foreign_processes(nobody[:1], os.getpid()) == 0
+    assert foreign_processes(nobody, os.getpid()) == 1
+    assert foreign_processes([os.getpid(), nobody[0]], os.getpid()) == 1
+    assert foreign_processes([os.getppid(), nobody[0]], os.getpid()) == 1

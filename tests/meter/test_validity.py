@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+from meter_samples import NS, bad, channel, counter, info, ok, power
+
+from harness.meter.base import Quantity, ReadStatus
+from harness.meter.validity import cautions_about, conditions_of, reasons_against
+
+METER = info(
+    channel(Quantity.ENERGY_J, "gpu0/energy"),
+    channel(Quantity.POWER_W, "gpu0/power"),
+    channel(Quantity.TEMPERATURE_C, "gpu0/temperature"),
+    channel(Quantity.THROTTLE_NS, "gpu0/throttle_power_cap"),
+    channel(Quantity.POWER_LIMIT_W, "gpu0/power_limit"),
+    channel(Quantity.FOREIGN_PROCESSES, "gpu0/foreign"),
+)
+WINDOWS = [(NS, 4 * NS), (5 * NS, 9 * NS), (9 * NS, 9 * NS)]
+
+
+def slow(index, *values):
+    return [ok(index, i * NS, value) for i, value in enumerate(values)]
+
+
+def sound():
+    return [
+        *counter(300, 10),
+        *power(300, 10),
+        *slow(2, *range(40, 51)),
+        *slow(3, *[7] * 11),
+        *slow(4, *[350] * 11),
+        *slow(5, *[0] * 11),
+    ]
+
+
+def test_nothing_speaks_against_a_sound_run():
+    assert reasons_against(METER, sound(), WINDOWS) == []
+    assert cautions_about(METER, sound(), WINDOWS) == []
+    assert conditions_of(METER, sound()) == {
+        "samples": len(sound()),
+        "temperature_start_c": 40,
+        "temperature_end_c": 50,
+        "temperature_max_c": 50,
+        "throttle_ns": {"power_cap": 0},
+        "power_limit_w": 350,
+        "foreign_processes": 0,
+        "longest_gap_s": pytest.approx(0.05),
+    }
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (lambda s: [x for x in s if x.channel > 1 or not 6 * NS < x.at_ns < 7 * NS], "only 85.7% of the measured time"),
+        (lambda s: [ok(5, 6 * NS, 2) if x == ok(5, 6 * NS, 0) else x for x in s], "shared with 2 foreign processes"),
+        (lambda s: [ok(4, 6 * NS, 300) if x == ok(4, 6 * NS, 350) else x for x in s], r"changed \(300 to 350 W\)"),
+        (
+            lambda s: [ok(0, x.at_ns, x.value - 1000) if x.channel == 0 and x.at_ns > 6 * NS else x for x in s],
+            "gpu0/energy fell or jumped once: the counter was reset",
+        ),
+        (
+            lambda s: [bad(x.channel, x.at_ns, ReadStatus.LOST) if x.at_ns == 6 * NS else x for x in s],
+            "GPU-a was lost while it was measured",
+        ),
+    ],
+)
+def test_each_fault_is_named(fault, reason):
+    found = reasons_against(METER, fault(sound()), WINDOWS)
+    assert len(found) == 1
+    import re
+
+    assert re.search(reason, found[0])
+
+
+def test_faults_outside_the_windows_do_not_count():
+    after = [*sound(), bad(0, 12 * NS, ReadStatus.LOST), ok(5, 12 * NS, 3), ok(4, 12 * NS, 100)]
+    assert reasons_against(METER, after, WINDOWS) == []
+    assert reasons_against(METER, [], []) == []
+
+
+def test_no_samples_is_no_coverage():
+    assert reasons_against(METER, [], WINDOWS) == ["only 0.0% of the measured time was observed (95% are needed)"]
+
+
+def test_throttling_and_unchecked_neighbours_are_cautions_and_conditions():
+    samples = [ok(3, x.at_ns, x.at_ns / 2) if x.channel == 3 else x for x in sound() if x.channel != 5]
+    assert reasons_against(METER, samples, WINDOWS) == []
+    held, unchecked = cautions_about(METER, samples, WINDOWS)
+    assert held == "gpu0/throttle_power_cap: clocks were held back for 57.1% of the windows' time"
+    assert "whether others used the card is not known" in unchecked
+    conditions = conditions_of(METER, samples)
+    assert conditions["throttle_ns"] == {"power_cap": 5 * NS}
+    assert "foreign_processes" not in conditions
+
+
+def test_a_meter_of_cpu_seconds_has_few_conditions():
+    meter = info(channel(Quantity.CPU_S, device="cpu"))
+    assert conditions_of(meter, counter(1, 2)) == {"samples": 41, "longest_gap_s": pytest.approx(0.05)}
+    assert conditions_of(meter, []) == {"samples": 0}
