@@ -44,6 +44,11 @@ class Shown:
         return f"{self.number} {self.unit}".rstrip()
 
     @property
+    def plus(self) -> str:
+        """The sign of a positive difference; nothing before what is negative or rounds to 0."""
+        return "" if self.number.startswith(MINUS) or not self.number.strip("0.,") else "+"
+
+    @property
     def text(self) -> str:
         """All of it on one line, as Markdown and tooltips want it."""
         return f"{self.value} {self.interval}" + (f", {self.n}" if self.n else "") + f", {self.basis}"
@@ -118,6 +123,8 @@ def basis(value: Basis) -> str:
 
 def _decimals(estimate: Estimate, factor: float) -> int:
     """Two significant digits of the interval's half-width; three of the value where there is none."""
+    if estimate.unit not in _LADDERS and estimate.low is None and estimate.value == int(estimate.value):
+        return 0  # a count of things
     if estimate.low is not None and estimate.high is not None and estimate.high > estimate.low:
         half = (estimate.high - estimate.low) / 2 / factor
         decimals = 1 - math.floor(math.log10(half))
@@ -145,7 +152,10 @@ def shown(estimate: Estimate) -> Shown:
     else:
         interval = "(n=1, no interval)" if estimate.n == 1 else "(no interval)"
     told = estimate.n == 1 or (counted and estimate.low is None)
-    write = fixed if estimate.low is not None else number  # beside an interval no digit below it means anything
+    share = estimate.unit.startswith("share ")
+    write = (
+        fixed if estimate.low is not None or share else number
+    )  # beside an interval no digit below it means anything
     return Shown(
         number=write(estimate.value / factor, decimals),
         unit=unit,
@@ -179,6 +189,16 @@ def bound(value: float | None, unit: str) -> str:
 
 def _plain(value: float) -> str:
     return f"{value:.6g}".replace("-", MINUS)
+
+
+def inner(label: str) -> str:
+    """A label inside a sentence: its first letter small, unless it is an abbreviation."""
+    return label if label[1:2].isupper() else label[:1].lower() + label[1:]
+
+
+def capital(words: str) -> str:
+    """Words at the start of a sentence."""
+    return words[:1].upper() + words[1:]
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

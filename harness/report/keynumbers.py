@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.judge.controls import is_fair
 from harness.judge.types import Comparison, ControlRow, Estimate
 from harness.report import formats
 from harness.report.view import View
@@ -74,12 +75,12 @@ def _control(view: View, arm: str) -> KeyNumber:
     }[row.outcome]
     label = f"best control: {row.control}"
     name = next((m.label for m in view.metrics if m.name == row.metric), row.metric)
-    return KeyNumber(label, row.difference, f"{name}, {arm} − {row.control}: {outcome}", signed=True)
+    return KeyNumber(label, row.difference, f"{formats.inner(name)}, {arm} − {row.control}: {outcome}", signed=True)
 
 
 def best_control(view: View, arm: str) -> ControlRow | None:
     """The control that does best against ``arm`` in the headline metric."""
-    rows = [r for r in view.judgement.controls if r.arm == arm and r.control not in view.repeats]
+    rows = [r for r in view.judgement.controls if r.arm == arm and r.control not in view.repeats and is_fair(r)]
     metric = view.metric
     if metric and any(r.metric == metric.name for r in rows):
         rows = [r for r in rows if r.metric == metric.name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -16,6 +17,7 @@ from harness.types import UserError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
     from harness.report.view import View
 
@@ -33,8 +35,11 @@ def render_html(judgement: Judgement, records: Sequence[Record]) -> str:
 
     environment = _environment()
     view = View(judgement, tuple(records))
+    answer, *rest = _clauses(judgement.headline) or ["No conclusion was drawn"]
     text = environment.get_template("page.html.j2").render(
         view=view,
+        answer=answer,
+        rest=rest,
         tiles=key_numbers(view),
         sections=[(section, section.html(view, environment)) for section in ordered()],
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
@@ -145,11 +150,26 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         shown=formats.shown, percent=formats.percent, quantity=formats.quantity, parameters=formats.parameters,
-        significant=formats.significant, decimals=formats.number, plural=formats.plural, bound=formats.bound,
+        significant=formats.significant, decimals=formats.number, inner=formats.inner, capital=formats.capital, plural=formats.plural, bound=formats.bound,
         p_value=formats.p_value, swatch=swatch, ratio=ratio, amount=amount, exp_ratio=_exp_ratio,
-        difference=_difference, metric_label=_metric_label,
+        difference=_difference, soften=_soften, metric_label=_metric_label,
     )  # fmt: skip
     return environment
+
+
+def _clauses(headline: str) -> list[str]:
+    """The headline's clauses, each a sentence of its own: the first is the answer."""
+    parts = [part.strip(" .") for part in headline.split("; ")]
+    return [part[0].upper() + part[1:] + "." for part in parts if part]
+
+
+def _soften(words: str) -> Markup:
+    """Words in round brackets set smaller: intervals belong to the headline without shouting it down."""
+    from markupsafe import Markup, escape
+
+    pieces = re.split(r"(\([^()]*\))", words)
+    soft = Markup("<small>{}</small>")
+    return Markup("").join(soft.format(p) if p.startswith("(") else escape(p) for p in pieces)
 
 
 def _exp_ratio(log_ratio: float | None) -> str:

@@ -24,7 +24,7 @@ _BASIS_LEADS = {
         "so a claim about energy can at most be supported or contradicted by a model, never verified."
     ),
     Basis.SIMULATED: (
-        "A made-up instrument. Nothing on this page was measured: it shows that the harness works, "
+        "A made-up instrument: no energy on this page was measured. It shows that the harness works, "
         "not that any training saves anything."
     ),
     Basis.COUNTED: "Nothing was metered: these are exact counts of arithmetic, not energies.",

@@ -1,4 +1,4 @@
-"""Saving over model size: what was metered, what was counted, what was claimed, what is projected."""
+"""Saving over model size: what was run, what was counted, what was claimed, what is projected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PROTOCOLS = ("train", "steady")
 
 
 def draw(view: View) -> Picture:
-    """The scaling curve. Filled marks with solid lines are metered, open marks with dashes counted."""
+    """The scaling curve. Filled marks with lines were run, open marks with dots only counted."""
     key = "fig-scaling"
     title = f"Energy saved against {view.baseline}, over model size"
     energies = [c for p in _PROTOCOLS for c in view.comparisons(p, view.methods) if c.saving and not c.invalid]
@@ -71,7 +71,7 @@ def _chart(
         points = [(float(c.parameters), c.flops_saving.value) for c in mine if c.flops_saving]
         chart.line(points, style.colour, width=1.4, dash="3 4", opacity=0.9)
         for c, (x, y) in zip(mine, points, strict=True):
-            tip = f"{arm}, {c.size}: {formats.percent(y)} of FLOPs, counted, not metered"
+            tip = f"{arm}, {c.size}: {formats.percent(y)} of FLOPs, counted, not run"
             chart.mark(x, y, style, tip, hollow=True, size=4.2)
         if points:
             x, y = points[-1]
@@ -153,7 +153,7 @@ def _bands(chart: Chart, claims: Sequence[Claim], *, narrow: bool) -> None:
             chart.rect(x0, x1, low, high, f"band band-{index % 3}")
         for edge in sorted({low, high}):
             chart.line([(x0, edge), (x1, edge)], f"var(--band-line-{index % 3})", width=1.6, dash="7 4")
-        right = claim.min_parameters is not None
+        right = claim.min_parameters is not None or claim.max_parameters is not None
         y = chart.py(high) - 5
         while any(abs(y - other) < 13 for other in taken) and not right:
             y += 13
@@ -171,7 +171,7 @@ def _measured_range(chart: Chart, energies: Sequence[Comparison], *, narrow: boo
     air = 10 ** (0.03 * math.log10(chart.x.high / chart.x.low))
     left, right = min(sizes) / air, max(sizes) * air
     chart.rect(left, right, chart.y.low, chart.y.high, "metered-range")
-    words = "metered here" if narrow else "sizes that were metered"
+    words = "run here" if narrow else "sizes that were run"
     middle = (chart.px(left) + chart.px(right)) / 2
     half = len(words) * 3.3
     middle = min(max(middle, chart.left + half + 2), chart.width - chart.right - half)
@@ -179,7 +179,7 @@ def _measured_range(chart: Chart, energies: Sequence[Comparison], *, narrow: boo
 
 
 def _projection(chart: Chart, trend: Trend, style: Style, to: float) -> None:
-    """The trend beyond the metered sizes, as a dotted line in a fan of its slope's interval."""
+    """The trend beyond the sizes that were run, as a dotted line in a fan of its slope's interval."""
     if to <= trend.to_parameters * 1.05:
         return
     pivot = (math.log10(trend.from_parameters) + math.log10(trend.to_parameters)) / 2
@@ -219,14 +219,14 @@ def _y_range(view: View, energies: Sequence[Comparison], counted: Sequence[Compa
 
 
 def _legend(view: View, energies: Sequence[Comparison], counted: Sequence[Comparison]) -> tuple[Key, ...]:
-    keys = [Key(f"{arm}, metered{view.energy_note}", swatch(view.styles[arm])) for arm in view.methods]
+    keys = [Key(f"{arm}, run here{view.energy_note}", swatch(view.styles[arm])) for arm in view.methods]
     ink = "var(--ink-soft)"
     if counted:
         sign = (
             f'<path d="M1,7H33" class="line" style="stroke:{ink};stroke-width:1.4;stroke-dasharray:3,4"/>'
             f'<g class="mark" style="stroke:{ink};fill:var(--paper)">{marker("circle", 17, 7, 4.2)}</g>'
         )
-        keys.append(Key("open mark: FLOPs saved, counted, not metered", _sign(sign)))
+        keys.append(Key("open mark: FLOPs saved, counted, nothing was run", _sign(sign)))
     if any(c.protocol == "steady" for c in energies):
         sign = f'<path d="M1,7H33" class="line" style="stroke:{ink};stroke-width:2.6;stroke-dasharray:9,3"/>'
         keys.append(Key("long dashes: steady state, energy per step", _sign(sign)))
@@ -252,7 +252,7 @@ def _takeaway(view: View, energies: Sequence[Comparison]) -> str:
             found = low if low == high else f"{low} to {high}"
             parts.append(f"{arm} saved {found} over {formats.plural(len(savings), 'size')}{view.energy_note}")
     claimed = "; ".join(_claimed(claim).removeprefix("claimed").strip(" :") for claim in _claims(view))
-    found = ". ".join(parts) or "No energy of a method was metered"
+    found = ". ".join(parts) or "No energy of a method is known"
     return f"{found}." + (f" The article claims {claimed}." if claimed else "")
 
 

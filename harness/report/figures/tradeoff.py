@@ -11,7 +11,6 @@ from harness.report import formats
 from harness.report.figures.picture import Picture, legend, watermark
 from harness.report.svg import Axis, Chart, padded
 from harness.report.view import View
-from harness.types import Basis
 from harness.workloads.base import Metric
 
 SAME_ENERGY = 0.03  # energies closer than this count as the same: matched FLOPs never match joules to the last digit
@@ -166,5 +165,5 @@ def _describe(view: View, metric: Metric, size: str, mine: Sequence[Comparison])
 
 def signed(estimate: Estimate) -> str:
     """A difference with its sign, interval and basis."""
-    text = formats.estimate_text(estimate)
-    return text if estimate.value < 0 or estimate.basis is Basis.COUNTED else f"+{text}"
+    words = formats.shown(estimate)
+    return words.plus + words.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.judge.controls import is_fair
 from harness.judge.types import ControlRow
 from harness.report import formats
 from harness.report.markdown import table
@@ -20,8 +21,19 @@ class Controls(Section):
     order = 40
 
     def context(self, view: View) -> dict[str, Any]:
-        """Rows by arm and control; A/A comparisons beside them."""
-        return {"rows": _rows(view), "repeats": view.comparisons("train", sorted(view.repeats))}
+        """Fair matches in the headline metric first, all else behind them; A/A comparisons beside."""
+        rows, metric = _rows(view), view.metric
+        named = {row.metric for row in rows}
+        headline = [row for row in rows if metric is None or metric.name not in named or row.metric == metric.name]
+        fair = [row for row in headline if is_fair(row)]
+        return {
+            "groups": [
+                ("Arm minus control at equal FLOPs", fair, False),
+                ("No fair match: the FLOPs differ", [row for row in headline if not is_fair(row)], False),
+                ("The other metrics", [row for row in rows if row not in headline], True),
+            ],
+            "repeats": view.comparisons("train", sorted(view.repeats)),
+        }
 
     def markdown(self, view: View) -> str:
         """The same table."""

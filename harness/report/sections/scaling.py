@@ -19,4 +19,8 @@ class Scaling(Section):
 
     def context(self, view: View) -> dict[str, Any]:
         """The figure and the fitted trends."""
-        return {"picture": scaling.draw(view), "trends": view.judgement.trends}
+        rank = {arm: index for index, arm in enumerate(view.arms)}
+        trends = sorted(view.judgement.trends, key=lambda t: (rank.get(t.arm, len(rank)), t.protocol != "train"))
+        first = [t for t in trends if t.arm in view.methods and t.protocol == "train"]
+        others = [t for t in trends if t not in first]
+        return {"picture": scaling.draw(view), "trends": first, "other_trends": others}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,50 +15,78 @@ from harness.report.view import View
 _ORDER = ("verified", "supported", "refuted", "contradicted", "inconclusive", "invalid", "not tested")
 
 
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Za-z])")
+_SHARES = {"energy_saving", "flops_saving", "cost_saving", "active_share"}
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One claim, as the table shows it."""
+    """One claim, as the table shows it: first sentences in the open, the rest in its details."""
 
     verdict: Verdict
     status: str  # of the chip: a verdict's status, or "supported" / "contradicted"
     word: str
+    aside: str  # what the chip leaves out
     found: tuple[Check, ...]
-    asked: str
+    to_hold: str
+    reason: str
+    attribution: str
+    more: tuple[str, ...]
 
 
-def row(verdict: Verdict) -> Row:
+def row(view: View, verdict: Verdict) -> Row:
     """A verdict with its chip and the estimates that decided it."""
-    status, word = verdict.status.value, verdict.status.value
-    if verdict.model_says:
-        status, word = verdict.model_says.split()[0], verdict.model_says
-    with_number = [check for check in verdict.checks if check.estimate is not None]
-    shown = with_number[:1]
-    others = [check for check in with_number[1:] if check.estimate != shown[0].estimate]
-    shown += sorted(others, key=lambda check: check.outcome == "met")[:1]  # what stands against it goes first
-    return Row(verdict, status, word, tuple(shown), _asked(verdict))
+    status, word, aside = verdict.status.value, verdict.status.value, ""
+    if verdict.model_says and verdict.status is VerdictStatus.INCONCLUSIVE:
+        status, word, aside = verdict.model_says.split()[0], verdict.model_says, "verdict: inconclusive"
+    elif verdict.model_says:
+        aside = f"its energy: {verdict.model_says}"
+    reason, *more_reasons = _SENTENCE.split(verdict.reason.strip())
+    attribution, *more_attribution = _SENTENCE.split(verdict.attribution.strip())
+    more = (" ".join(more_reasons), " ".join(more_attribution))
+    return Row(
+        verdict, status, word, aside, _found(verdict), to_hold(view, verdict), reason, attribution,
+        tuple(part for part in more if part),
+    )  # fmt: skip
 
 
-def _asked(verdict: Verdict) -> str:
-    """The bound in words, from the claim as it was fixed before the run."""
-    claim = verdict.claim
-    unit = "nats" if claim.metric == "quality" else "share"
-    parts = []
-    if claim.at_least is not None and claim.at_least == claim.at_most:
-        parts.append(formats.bound(claim.at_least, unit))
-    elif claim.at_least is not None and claim.at_most is not None:
-        parts.append(f"{formats.bound(claim.at_least, unit)} to {formats.bound(claim.at_most, unit)}")
-    elif claim.metric == "energy_saving_slope" and claim.at_least == 0:
-        parts.append("slope above 0")
-    elif claim.at_least is not None:
-        parts.append(f"at least {formats.bound(claim.at_least, unit)}")
-    elif claim.at_most is not None:
-        parts.append(f"at most {formats.bound(claim.at_most, unit)}")
-    if claim.quality_margin is not None:
-        margin = formats.bound(claim.quality_margin, "share" if claim.quality_relative else "")
-        parts.append(f"{claim.quality_metric or 'quality'} not worse by {margin}")
+def _found(verdict: Verdict) -> tuple[Check, ...]:
+    """The first estimate of the arm that decided, and one more: what stands against it before what does not."""
+    checks = [check for check in verdict.checks if check.estimate is not None]
+    checks = [check for check in checks if check.what.startswith(f"{verdict.arm}:")] or checks
+    if not checks:
+        return ()
+    others = [check for check in checks[1:] if check.estimate != checks[0].estimate]
+    return (checks[0], *sorted(others, key=lambda check: check.outcome == "met")[:1])
+
+
+def to_hold(view: View, verdict: Verdict) -> str:
+    """What the claim demands, in words, from the claim as it was fixed before the run."""
+    claim, parts = verdict.claim, []
+    low, high = claim.at_least, claim.at_most
+    unit = "share" if claim.metric in _SHARES else _unit(view, claim.quality_metric) if claim.quality_metric else ""
+    if claim.metric == "energy_saving_slope":
+        parts.append("slope above 0" if low == 0 else f"slope at least {formats.bound(low, 'share per decade')}")
+    elif claim.metric == "re_entry":
+        parts.append("units come back")
+    elif low is not None and high is not None and claim.metric == "energy_saving":
+        parts.append(f"at least {formats.bound(low, unit)} (claimed up to {formats.bound(high, unit)})")
+    elif low is not None and high is not None:
+        parts.append(f"{formats.bound(low, unit)} to {formats.bound(high, unit)}")
+    elif low is not None:
+        parts.append(f"at least {formats.bound(low, unit)}")
+    elif high is not None:
+        parts.append(f"at most {formats.bound(high, unit)}")
+    if claim.quality_margin is not None and claim.quality_metric:
+        unit = "share" if claim.quality_relative else _unit(view, claim.quality_metric)
+        parts.append(f"{claim.quality_metric} worse by less than {formats.bound(claim.quality_margin, unit)}")
     if claim.hardware:
-        parts.append("on " + " and ".join(claim.hardware))
-    return "; ".join(parts) or "see the details"
+        parts.append("measured on " + " and ".join(claim.hardware))
+    return "; ".join(parts) or "no figure to test"
+
+
+def _unit(view: View, metric: str | None) -> str:
+    return next((m.unit for m in view.metrics if m.name == metric), "")
 
 
 class Verdicts(Section):
@@ -70,7 +99,7 @@ class Verdicts(Section):
 
     def context(self, view: View) -> dict[str, Any]:
         """Rows in the claims' order, the article's claims before its open questions."""
-        rows = [row(verdict) for verdict in view.judgement.verdicts]
+        rows = [row(view, verdict) for verdict in view.judgement.verdicts]
         words = [(r.status, r.word) for r in rows if not r.verdict.claim.context]
         ranked = sorted(set(words), key=lambda pair: (_ORDER.index(pair[0]), pair[1]))
         return {
@@ -82,12 +111,12 @@ class Verdicts(Section):
     def markdown(self, view: View) -> str:
         """The same table."""
         lines = []
-        for r in map(row, view.judgement.verdicts):
+        for r in (row(view, verdict) for verdict in view.judgement.verdicts):
             found = "; ".join(f"{c.what}: {formats.estimate_text(c.estimate)}" for c in r.found)
             if not found:
                 found = "not tested" if r.verdict.status is VerdictStatus.NOT_TESTED else "no number"
             lines.append(
-                [f"{SIGNS[r.status]} **{r.word}**", r.verdict.claim.id, r.verdict.claim.text, found, r.asked,
+                [f"{SIGNS[r.status]} **{r.word}**", r.verdict.claim.id, r.verdict.claim.text, found, r.to_hold,
                  r.verdict.reason, r.verdict.attribution or "–", r.verdict.needs or "–"]
             )  # fmt: skip
         heads = [

@@ -30,10 +30,10 @@
       });
     });
   });
-  // Paper can't be unfolded: open everything for printing, and put it back after.
+  // Paper can't be unfolded: open what is folded for printing, bulk lists apart, and put it back after.
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = Array.from(document.querySelectorAll("details:not([open])"));
+    opened = Array.from(document.querySelectorAll("details:not([open]):not(.bulk)"));
     opened.forEach((element) => { element.open = true; });
   });
   addEventListener("afterprint", () => opened.forEach((element) => { element.open = false; }));
