@@ -14,6 +14,7 @@ import importlib.util
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from harness.meter.base import Channel, Meter, MeterInfo, Quantity, ReadStatus, Sample
@@ -85,7 +86,7 @@ class ModelledCpuMeter(Meter):
             if self._clock.read_ns() is None:
                 raise UserError(f"modelled CPU meter: there is no process {pid}")
         if self._override is None:
-            model = model_of(cpu_of(_CPUINFO.read_text(errors="replace")), *cpu_table())
+            model = model_here()
         else:
             model = CpuModel(
                 self._override, CONSTANT_GAIN_ERROR, "given watts per core", ("watts per core were given",)
@@ -117,6 +118,12 @@ class ModelledCpuMeter(Meter):
         if used_ns is None:
             return [Sample(0, at_ns, ReadStatus.LOST)]
         return [Sample(0, at_ns, ReadStatus.OK, used_ns // 1000 * 1e-6)]
+
+
+@cache
+def model_here() -> CpuModel:
+    """Watts per logical CPU of this machine; looked up once."""
+    return model_of(cpu_of(_CPUINFO.read_text(errors="replace")), *cpu_table())
 
 
 def model_of(cpu: Cpu, table: dict[str, float], table_name: str) -> CpuModel:

@@ -81,8 +81,9 @@ def tree_of(pid: int) -> list[int]:
 class TreeClock:
     """CPU time of a process tree as a counter that never falls.
 
-    The tree is looked through for new children on every ``rescan``-th read. What a child used before it was
-    found counts at once, and one that came and went between two looks is in its parent's waited time. Of a
+    Every read takes the clocks of the known processes; on every ``rescan``-th, and when one has ended, the
+    tree is looked through for new children and for waited time as well. What a child used before it was found
+    counts at once, and one that came and went between two looks is in its parent's waited time. Of a
     child that nobody waits for, what it used after the last read is lost, and all of it if that is under
     20 ms (``/proc`` gives waited time in ticks).
     """
@@ -97,10 +98,13 @@ class TreeClock:
 
     def read_ns(self) -> int | None:
         """Nanoseconds used so far; ``None`` once the root is gone."""
-        if self._reads % self._rescan == 0:
-            self._look()
+        due = self._reads % self._rescan == 0
         self._reads += 1
-        used = self._snapshot()
+        used = None if due else self._clocks()
+        if used is None:
+            if due:
+                self._look()
+            used = self._snapshot()
         if not any(pid == self._root for pid, _ in used):
             return None
         ended = self._used.keys() - used.keys()
@@ -114,6 +118,16 @@ class TreeClock:
         total_ns = sum(now.own_ns + now.waited_ns for now in used.values()) + self._orphaned_ns
         self._highest_ns = max(self._highest_ns, total_ns)
         return self._highest_ns
+
+    def _clocks(self) -> dict[_Key, _Used] | None:
+        """Own times now beside the waited times known before; ``None`` if a process has ended."""
+        used: dict[_Key, _Used] = {}
+        for key, before in self._used.items():
+            own_ns = cpu_ns(key[0])
+            if own_ns is None:
+                return None
+            used[key] = _Used(own_ns, before.waited_ns)
+        return used
 
     def _snapshot(self) -> dict[_Key, _Used]:
         """Own and waited time of all known processes that live.
