@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import UserError
 from harness.record.ledger import Ledger, latest, write_atomically
@@ -67,6 +67,7 @@ def run(
     mix_revisions: bool,
 ) -> RunResult:
     """Plan, run what is left, judge, write the page."""
+    from harness.report.page import write
     from harness.run.display import LiveDisplay
     from harness.run.runner import Runner
     from harness.suite.load import duration_s
@@ -87,7 +88,7 @@ def run(
     _keep_context(ledger, suite, planned, overrides)
     judgement, records = judge_set(ledger)
     if records:
-        write_text(page, _render(judgement, records, "html", ledger))
+        write(judgement, records, page)
     return RunResult(
         text=_closing_text(outcome, judgement, records, page, suite_path),
         document={
@@ -158,6 +159,7 @@ def judge_set(ledger: Ledger) -> tuple[Judgement, list[Record]]:
         )
     suite = Suite.model_validate(context["suite"])
     records = ledger.records()
+    suite_file = ledger.root / "suite.yaml"
     judgement = judge(
         suite.name,
         suite.title,
@@ -168,22 +170,20 @@ def judge_set(ledger: Ledger) -> tuple[Judgement, list[Record]]:
         suite.arms,
         [Skipped.model_validate(item) for item in context["skipped"]],
     )
-    return judgement, records
+    provenance = {
+        **judgement.provenance,
+        "code revision": info.code_revision,
+        "overrides of the suite file": ", ".join(context["overrides"]) or "none",
+        "suite file": suite_file.read_text(encoding="utf-8") if suite_file.exists() else "missing",
+    }
+    return judgement.model_copy(update={"provenance": provenance}), records
 
 
-def render(results: Path, form: str) -> str:
+def render(results: Path, form: Literal["html", "md", "json"]) -> str:
     """A result set as html, md or json."""
-    ledger = Ledger(results)
-    judgement, records = judge_set(ledger)
-    return _render(judgement, records, form, ledger)
-
-
-def _render(judgement: Judgement, records: list[Record], form: str, ledger: Ledger) -> str:
     from harness.report import page
 
-    suite_file = ledger.root / "suite.yaml"
-    suite_text = suite_file.read_text(encoding="utf-8") if suite_file.exists() else ""
-    return page.render(judgement, records, form, suite_text=suite_text)
+    return page.render(*judge_set(Ledger(results)), form)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -194,9 +194,10 @@ def write_text(path: Path, text: str) -> None:
 def verify(results: Path) -> tuple[Judgement, str, int]:
     """Verdicts, as a table and as an exit code."""
     from harness.judge.judge import exit_code
+    from harness.report.terminal import verdict_table
 
-    judgement, records = judge_set(Ledger(results))
-    return judgement, _verdict_text(judgement, records), exit_code(judgement)
+    judgement, _ = judge_set(Ledger(results))
+    return judgement, verdict_table(judgement), exit_code(judgement)
 
 
 def compare(base: Path, new: Path) -> tuple[dict[str, Any], str, int]:
@@ -293,14 +294,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _verdict_text(judgement: Judgement, records: list[Record]) -> str:
-    from harness.report.markdown import verdict_table_text
-
-    return verdict_table_text(judgement, records)
-
-
 def _closing_text(outcome: Outcome, judgement: Judgement, records: list[Record], page: Path, suite_path: Path) -> str:
-    lines = [_verdict_text(judgement, records) if records else "no runs, no verdicts", ""]
+    from harness.report.terminal import verdict_table
+
+    lines = [verdict_table(judgement) if records else "no runs, no verdicts", ""]
     failed = [record for record in latest(records).values() if record.status not in {Status.OK, Status.SKIPPED}]
     for record in failed:
         lines.append(f"{record.status.value}: {record.run_id}: {record.reason}")

@@ -161,7 +161,7 @@ def report(
     """Write the page of a result set."""
     from harness import app as steps
 
-    text = steps.render(results, "json" if as_json else form.value)
+    text = steps.render(results, Format.JSON.value if as_json else form.value)
     if output is None and (as_json or form is not Format.HTML):
         print(text)
         return

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from harness.meter.base import Energy, MeterInfo, Sample
 from harness.meter.energy import combine, energy_of, scale, windows_energy
-from harness.meter.validity import conditions_of, reasons_against
+from harness.meter.validity import cautions_about, conditions_of, reasons_against
 from harness.record.record import (
     ActivityPoint,
     CurvePoint,
@@ -23,6 +23,7 @@ from harness.record.record import (
     WindowEnergy,
 )
 from harness.run.events import (
+    CHARGED,
     Activity,
     Counted,
     Evaluated,
@@ -73,8 +74,9 @@ def assemble(
     conditions: dict[str, Any] = {}
     measured = attempt.spec.protocol is not Protocol.COUNT
     if info is not None and started is not None:
-        spans = [(event.start_ns, event.end_ns) for event in events if isinstance(event, Window)]
+        spans = [(e.start_ns, e.end_ns) for e in events if isinstance(e, Window) and e.kind in CHARGED]
         conditions = conditions_of(info, samples)
+        warnings += cautions_about(info, samples, spans)
         against = reasons_against(info, samples, spans)
         if status is Status.OK and against:
             status, reason = Status.INVALID, "; ".join(against)

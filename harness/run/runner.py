@@ -154,6 +154,7 @@ class Runner:
         pace = _Pace()
         sampler = Sampler(self.meter.name, self.meter.options, self.suite.sample_hz)
         try:
+            sampler.open()
             for number, (block, position, planned) in enumerate(left, start=1):
                 expected_s = planned.prediction.seconds or 0.0
                 if self.budget_s is not None and time.monotonic() - began + expected_s * pace.factor > self.budget_s:
@@ -276,8 +277,10 @@ class Runner:
             worker.kill()
         finally:
             if sampling:
-                sampled = sampler.stop()
-                ended.meter_problem = sampled.error
+                try:
+                    sampler.stop()
+                except SamplerError as error:
+                    ended.meter_problem = str(error)
                 if samples_path.exists():
                     ended.samples = read(samples_path).samples
         tail.read()
