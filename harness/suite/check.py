@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.judge.claims import load_claims
+from harness.judge.footprint import prices, regions
 from harness.meter.base import METERS
 from harness.methods.base import METHODS, Method
-from harness.registry import Registry
+from harness.registry import Registry, did_you_mean
 from harness.suite.problems import KeyPath, SuiteError, unknown
 from harness.suite.source import Source
 from harness.suite.spec import Json, Protocol, Recipe
@@ -237,12 +238,15 @@ class Checker:
             self.source.report(("meter",), f"meter {name!r} takes no argument; write just {name}")
 
     def _footprint(self) -> None:
-        tables = _factor_tables()
         footprint = _dict(self.data.get("footprint"))
-        for key, known in tables.items():
-            name = footprint.get(key)
-            if isinstance(name, str) and name not in known:
-                self.source.report(("footprint", key), unknown(key, name, known))
+        region, price = footprint.get("region"), footprint.get("price")
+        if isinstance(region, str) and region not in regions():
+            guess = did_you_mean(region, regions()) or ";"
+            self.source.report(
+                ("footprint", "region"), f"unknown region {region!r}{guess} `harness ls regions` lists all"
+            )
+        if isinstance(price, str) and price not in prices():
+            self.source.report(("footprint", "price"), unknown("price", price, prices()))
         pue = footprint.get("pue")
         if isinstance(pue, int | float) and pue != 1 and "pue_source" not in footprint:
             self.source.report(("footprint", "pue"), "a PUE other than 1 needs its source: 'pue_source: ...'")
@@ -284,11 +288,3 @@ def _count_of(seeds: Any) -> int:
     if isinstance(seeds, list):
         return len(seeds)
     return max(0, seeds) if isinstance(seeds, int) and not isinstance(seeds, bool) else 0
-
-
-def _factor_tables() -> dict[str, list[str]]:
-    try:
-        from harness.judge.footprint import prices, regions
-    except ImportError:
-        return {}
-    return {"region": list(regions()), "price": list(prices())}

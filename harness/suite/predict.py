@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from harness.judge.footprint import rental_price
 from harness.record.record import Record
 from harness.suite.flops import performed, total_flops
 from harness.suite.machine import Machine
@@ -144,10 +145,23 @@ def _geometric_mean(values: Sequence[float]) -> float:
 
 
 def hourly_price(key: str | None, machine: Machine) -> tuple[float | None, str]:
-    """Rental in USD an hour, and where the number is from.
+    """Rental of the machine's device in USD an hour, and where the number is from.
 
     Args:
-        key: an entry of the price table; ``None`` takes the one for the machine's device.
-        machine: where the suite runs.
+        key: an entry of the price table; ``None`` takes the one that fits the device.
+        machine: where the suite runs. A processor is rented by its cores.
+
+    Raises:
+        UserError: no such key.
     """
-    return None, "price: unknown"
+    price = rental_price(key, "cpu" if machine.device == "cpu" else machine.name)
+    if price is None:
+        return None, f"rental: unknown, the price table has nothing for {machine.name}"
+    if price.currency != "USD":
+        return None, f"rental: unknown, {price.key} is in {price.currency}"
+    units = machine.cores if price.per == "vCPU" else 1
+    cores = f" x {units}" if units > 1 else ""
+    return price.value * units, (
+        f"rental: {price.value:g} USD per {price.per} and hour{cores} ({price.low:g} to {price.high:g}, {price.year}; "
+        f"{price.source})"
+    )

@@ -46,10 +46,11 @@ def plan_table(plan: Plan) -> Table:
     beyond = set(plan.beyond_budget)
     for block in plan.blocks:
         late = block.block_id in beyond
+        said: set[str] = set()
         for index, run in enumerate(block.runs):
             first = index == 0
             head = (block.size, str(block.seed), block.protocol.value) if first else ("", "", "")
-            remark = _remark(run, block, late=late and first)
+            remark = _remark(run, block, said, late=late and first)
             style = "dim" if run.skip is not None else None
             cells = (*head, run.spec.arm, *_numbers(run), remark)
             table.add_row(*(Text(cell) for cell in cells), style=style, end_section=index == len(block.runs) - 1)
@@ -70,9 +71,12 @@ def _numbers(run: PlannedRun) -> tuple[str, str, str, str, str]:
     )
 
 
-def _remark(run: PlannedRun, block: Block, *, late: bool) -> str:
+def _remark(run: PlannedRun, block: Block, said: set[str], *, late: bool) -> str:
+    """What is to say of a run; a reason once per block."""
     if run.skip is not None:
-        return f"skipped: {run.skip}"
+        reason = "likewise" if run.skip in said else run.skip
+        said.add(run.skip)
+        return f"skipped: {reason}"
     notes = ["baseline"] if run.spec.arm == block.baseline else []
     if late:
         notes.append("ends after the budget")
