@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 UNKNOWN = "unknown"
-WIDTH_OF_FILES = 132
+WIDTH_OF_FILES = 200
 """Columns where the output is no terminal: enough for a row without a break."""
 
 

@@ -28,7 +28,9 @@ def parse_duration(value: Any) -> float:
 
 
 def duration_text(seconds: float) -> str:
-    """``45 s``, ``9 min``, ``3.5 h``, ``12 days``."""
+    """``2.8 s``, ``45 s``, ``9 min``, ``3.5 h``, ``12 days``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     if seconds < 99.5 * 60:
