@@ -137,9 +137,9 @@ def records(
                 truth = planted[name]
                 if truth.slope:
                     truth = replace(truth, saving=truth.saving + truth.slope * decades)
-                draw = np.random.default_rng([seed, parameters % 2**31, block_seed, _number(name)])
+                entropy = (seed, parameters % 2**31, block_seed, _number(name))
                 run = _Run(
-                    name, truth, size, parameters, block_seed, position, draw, noise, quality_noise, basis,
+                    name, truth, size, parameters, block_seed, position, entropy, noise, quality_noise, basis,
                     protocol, card, steps, evaluations, workload,
                 )  # fmt: skip
                 key = (size, block_seed, name)
@@ -174,7 +174,7 @@ def _number(name: str) -> int:
 
 @dataclass(frozen=True)
 class _Run:
-    """Draws one record."""
+    """Makes one record; ``entropy`` seeds its scatter."""
 
     name: str
     truth: Planted
@@ -182,7 +182,7 @@ class _Run:
     parameters: int
     seed: int
     position: int
-    draw: np.random.Generator
+    entropy: tuple[int, ...]
     noise: float
     quality_noise: float
     basis: Basis
@@ -262,12 +262,13 @@ class _Run:
         }  # fmt: skip
         if self.protocol is Protocol.COUNT:
             return Record(**common)
+        scatter = np.random.default_rng(self.entropy).normal(size=2)
         rate, power = (4e14, 620.0) if self.on_gpu else (6e10, 31.0)
         idle = 90.0 if self.on_gpu else 9.0
         saving = self.truth.saving
         time_saving = self.truth.time if self.truth.time is not None else 1 - (1 - saving) ** 0.85
-        seconds = dense_flops / rate * (1 - time_saving) * math.exp(self.draw.normal(0, self.noise / 2))
-        joules = dense_flops / rate * power * (1 - saving) * math.exp(self.draw.normal(0, self.noise))
+        seconds = dense_flops / rate * (1 - time_saving) * math.exp(self.noise / 2 * scatter[0])
+        joules = dense_flops / rate * power * (1 - saving) * math.exp(self.noise * scatter[1])
         steady = self.protocol is Protocol.STEADY
         windows = (
             self._steady(spec, relative, joules, seconds) if steady else self._train(spec, relative, joules, seconds)
@@ -307,7 +308,9 @@ class _Run:
             windows = whole.windows[: max(1, len(whole.windows) // 2)]
             charged = [w for w in windows if w.charged]
             kept = {
-                "windows": windows, "energy": self._energy(sum(w.energy.joules or 0.0 for w in charged), sum(w.seconds for w in charged)),
+                "windows": windows, "energy": self._energy(
+                    sum(w.energy.joules or 0.0 for w in charged), sum(w.seconds for w in charged)
+                ),
                 "seconds": sum(w.seconds for w in charged), "steps": sum(w.steps for w in charged),
                 "energy_per_step": None, "seconds_per_step": None,
             }  # fmt: skip
@@ -417,13 +420,17 @@ class _Run:
         """Twenty steps of every phase after five of warm-up; the whole schedule would take ``joules``."""
         windows: list[WindowEnergy] = []
         at = 0.1
-        for phase, share in enumerate(relative):
-            for kind, steps in ((WindowKind.WARMUP, 5), (WindowKind.TRAIN, 20)):
-                windows.append(
-                    self._window(
-                        kind, at, seconds * share * steps, joules * share * steps, phase=phase, first=0, steps=steps
-                    )
-                )
+        probing = sum(phase.probes for phase in spec.phases)
+        probes = 0.01 if probing else 0.0  # share of the whole schedule
+        for index, share in enumerate(relative):
+            parts = [
+                (WindowKind.WARMUP, 5, 5 * share * (1 - probes)),
+                (WindowKind.TRAIN, 20, 20 * share * (1 - probes)),
+            ]
+            if spec.phases[index].probes:
+                parts.append((WindowKind.PROBE, 0, probes / probing))
+            for kind, steps, cost in parts:
+                windows.append(self._window(kind, at, seconds * cost, joules * cost, phase=index, first=0, steps=steps))
                 at = windows[-1].end_s
         return windows
 
@@ -433,7 +440,7 @@ class _Run:
         The same seed gives both arms the same data: half of the scatter is the block's and cancels.
         """
         block = np.random.default_rng([7, self.seed, self.parameters % 2**31]).normal(0, self.quality_noise)
-        own = self.draw.normal(0, self.quality_noise) if progress == 1.0 else 0.0
+        own = np.random.default_rng((*self.entropy, 1)).normal(0, self.quality_noise) if progress == 1.0 else 0.0
         bottom = 0.9 + 1.5 * (self.parameters / 1e5) ** -0.12
         loss = bottom + 1.6 * ((1 + 30 * progress) ** -0.5) + self.truth.loss + block + own
         planted = self.truth.accuracy if self.truth.accuracy is not None else -25 * self.truth.loss

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -124,9 +125,8 @@ def rental_price(key: str | None, device: str) -> Price | None:
 
 def electricity_price(region: str) -> tuple[Price, bool]:
     """Price of a kWh in a region, and whether it is a stand-in from elsewhere."""
-    country = {"CN": "CHN", "SE": "SWE", "NO": "NOR", "FI": "FIN"}.get(region[:2], region[:3])
-    if region.startswith(("USA", "CAN")) or len(region) == 3:
-        country = region[:3]
+    zone = re.fullmatch(r"(SE|NO|FI)\d?", region)  # bidding zones; other keys start with the country's code
+    country = {"SE": "SWE", "NO": "NOR", "FI": "FIN"}[zone[1]] if zone else region[:3]
     for price in _electricity().values():
         if country in price.regions:
             return price, False

@@ -95,7 +95,7 @@ def _conditions(base: Record, run: Record) -> list[str]:
         if "throttl" in key:
             shares = [_share(value, key, record) for value, record in ((a, base), (b, run))]
             if None not in shares and abs(_number(shares[0]) - _number(shares[1])) > THROTTLE_TOLERANCE:
-                found.append(f"throttling differs: {key} {a:g} in {base.spec.arm}, {b:g} in {run.spec.arm}")
+                found.append(f"throttling differs: {key} {a or 0:g} in {base.spec.arm}, {b or 0:g} in {run.spec.arm}")
         elif "power_limit" in key and a is not None and b is not None and not math.isclose(a, b, rel_tol=1e-3):
             found.append(f"power limit differs: {a:g} W in {base.spec.arm}, {b:g} W in {run.spec.arm}")
         elif "foreign" in key:

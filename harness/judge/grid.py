@@ -1,7 +1,7 @@
 """Carbon intensity of electricity, from CodeCarbon's packaged tables, with what they do not say aloud.
 
-Only the data files are read (``importlib.resources``): no pandas, no network. What CodeCarbon answers
-in silence is an error or a label here:
+Only the data files are read: CodeCarbon itself is not imported, nor pandas, and nothing asks the network.
+What CodeCarbon answers in silence is an error or a label here:
 
 * an unknown country gives 475 g/kWh there (a world average of 2018), an unknown cloud region its country:
   here both are errors with a suggestion;
@@ -19,7 +19,8 @@ import functools
 import json
 import math
 from importlib.metadata import version
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from harness.judge.types import Figure
@@ -33,8 +34,11 @@ CANADIAN = {"coal": 995.725971, "petroleum": 816.6885263, "naturalGas": 743.8415
 """g/kWh; the factors that CodeCarbon 3.3.2 applies to a Canadian province's mix (core/emissions.py)."""
 
 
-def _data(*parts: str) -> Any:
-    return files("codecarbon").joinpath("data", *parts)
+def _data(*parts: str) -> Path:
+    found = find_spec("codecarbon")  # locates a top-level package without running its code
+    if found is None or not found.submodule_search_locations:
+        raise UserError("the package codecarbon, whose grid tables are used, is not installed: pip install codecarbon")
+    return Path(found.submodule_search_locations[0], "data", *parts)
 
 
 def _json(*parts: str) -> Any:

@@ -195,7 +195,8 @@ def _needs(claim: Claim, status: VerdictStatus, best: Trial, open_reasons: Seque
         return claim.needs
     if best.basis not in SOLID:
         return "A machine whose energy can be measured (an NVIDIA card, or RAPL readable on bare metal)."
-    return "More seeds: the interval still holds the claimed figure."
+    more = "sizes" if claim.metric == "energy_saving_slope" else "seeds"
+    return f"More {more}: the interval still holds the figure that decides."
 
 
 def _checks(tested: Tested, trials: Sequence[Trial]) -> tuple[Check, ...]:

@@ -1,0 +1,186 @@
+"""Pairs, estimates and validity gates."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from synthetic import Planted, records
+
+from harness.judge.compare import compare, latest_ok, wasted
+from harness.judge.gates import apply_gates
+from harness.record.record import Status
+from harness.suite.spec import Protocol
+from harness.types import Basis
+
+SAT = {"sat": Planted(0.6, time=0.5, flops=0.62, loss=0.02)}
+
+
+def compared(found, baseline="dense"):
+    return {(c.arm, c.size): c for c in apply_gates(compare(found, baseline), latest_ok(found))}
+
+
+def changed(found, arm, **update):
+    """The records with those of one arm altered."""
+    return [r.model_copy(update=update) if r.spec.arm == arm else r for r in found]
+
+
+def test_planted_savings_come_out_exactly_and_split_into_time_and_power():
+    c = compared(records(("1M",), (0, 1), SAT, noise=0))["sat", "1M"]
+    assert c.saving.value == pytest.approx(0.6)
+    assert c.time_saving.value == pytest.approx(0.5)
+    assert 1 - c.power_saving.value == pytest.approx(0.4 / 0.5)
+    assert c.flops_saving.value == c.ceiling == pytest.approx(0.62)
+    assert (c.saving.basis, c.time_saving.basis, c.flops_saving.basis) == (
+        Basis.MODELLED, Basis.MEASURED, Basis.COUNTED,
+    )  # fmt: skip
+    assert c.invalid == ""
+
+
+def test_net_saving_takes_idle_power_off_both_arms():
+    found = records(("1M",), (0,), SAT, noise=0, basis=Basis.MEASURED)
+    base, arm = (next(r for r in found if r.spec.arm == name) for name in ("dense", "sat"))
+    expected = (arm.energy.joules - 90 * arm.seconds) / (base.energy.joules - 90 * base.seconds)
+    assert compared(found)["sat", "1M"].net_saving.value == pytest.approx(1 - expected)
+
+
+def test_steady_uses_energy_per_step_and_count_only_flops():
+    steady = compared(records(("1M",), (0, 1), SAT, noise=0, protocol=Protocol.STEADY))["sat", "1M"]
+    assert steady.saving.value == pytest.approx(0.6)
+    assert steady.quality == {}
+    counted = compared(records(("13B",), (0,), SAT, protocol=Protocol.COUNT))["sat", "13B"]
+    assert counted.saving is None
+    assert counted.flops_saving.value == pytest.approx(0.62)
+    assert counted.parameters == 13_000_000_000
+
+
+def test_the_latest_good_attempt_counts_and_the_failed_one_is_wasted():
+    found = records(("1M",), (0,), SAT, retried=[("1M", 0, "sat")])
+    sat = [r for r in found if r.spec.arm == "sat"]
+    assert [r.status for r in sat] == [Status.FAILED, Status.OK]
+    assert latest_ok(found)[sat[0].run_id].attempt == 2
+    lost = wasted(found)
+    assert (lost.attempts, lost.unknown) == (1, 0)
+    assert lost.joules == sat[0].energy.joules > 0
+
+
+def test_a_failed_attempt_of_unknown_energy_is_not_zero_joules():
+    found = changed(records(("1M",), (0,), SAT, statuses={("1M", 0, "sat"): Status.FAILED}), "sat", energy=None)
+    assert (wasted(found).joules, wasted(found).attempts, wasted(found).unknown) == (0.0, 1, 1)
+
+
+def test_a_run_that_is_not_ok_makes_no_pair():
+    found = records(("1M",), (0, 1, 2), SAT, statuses={("1M", 1, "sat"): Status.OUT_OF_MEMORY})
+    assert [row.seed for row in compared(found)["sat", "1M"].pairs] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("update", "says"),
+    [
+        ({"fingerprint_id": "other"}, "not the same machine"),
+        ({"device_id": "GPU-2"}, "not the same card"),
+    ],
+)
+def test_runs_from_two_machines_or_cards_are_no_pair(update, says):
+    c = compared(changed(records(("1M",), (0, 1), SAT), "sat", **update))["sat", "1M"]
+    assert says in c.invalid
+    assert c.invalid_scope == "all"
+
+
+def test_counting_does_not_care_for_the_machine():
+    found = changed(records(("1M",), (0,), SAT, protocol=Protocol.COUNT), "sat", fingerprint_id="other")
+    assert compared(found)["sat", "1M"].invalid == ""
+
+
+def test_modelled_and_measured_energy_are_no_pair():
+    found = records(("1M",), (0,), SAT)
+    energy = found[0].energy.model_copy(update={"basis": Basis.MEASURED})
+    assert "energies are modelled and measured" in compared(changed(found, "sat", energy=energy))["sat", "1M"].invalid
+
+
+def test_two_specifications_of_one_arm_in_a_block_are_refused():
+    found = records(("1M",), (0,), SAT)
+    extra = next(r for r in found if r.spec.arm == "sat").model_copy(update={"run_id": "another"})
+    assert "different specifications" in compared([*found, extra])["sat", "1M"].invalid
+
+
+def test_unknown_energy_is_no_saving_not_a_saving_of_all():
+    found = records(("1M",), (0, 1), SAT)
+    nothing = found[0].energy.model_copy(update={"joules": None})
+    c = compared(changed(found, "sat", energy=nothing))["sat", "1M"]
+    assert c.saving is None
+    assert c.time_saving is not None
+    assert all(row.log_energy_ratio is None for row in c.pairs)
+
+
+def test_gate_saving_above_the_counted_ceiling():
+    c = compared(records(("1M",), (0, 1, 2), {"sat": Planted(0.6, flops=0.4)}, noise=0.01))["sat", "1M"]
+    assert "more than the counted FLOPs allow" in c.invalid
+    assert c.invalid_scope == "energy"
+
+
+def test_gate_lets_a_saving_at_its_ceiling_pass():
+    assert compared(records(("1M",), (0, 1, 2), {"sat": Planted(0.6, flops=0.58)}))["sat", "1M"].invalid == ""
+
+
+def test_gate_aa_difference_spoils_the_energy_of_its_size_and_no_other():
+    arms = {**SAT, "dense-aa": Planted(0.05, method="dense", flops=0.05, shape="dense")}
+    bad = records(("1M",), (0, 1, 2, 3), arms, noise=0.002)
+    good = records(("3M",), (0, 1, 2, 3), SAT, noise=0.002)
+    found = compared([*bad, *good])
+    assert found["dense-aa", "1M"].is_aa
+    assert "the meter sees what is not there" in found["sat", "1M"].invalid
+    assert found["sat", "1M"].invalid_scope == "energy"
+    assert found["sat", "3M"].invalid == ""
+
+
+def test_gate_aa_is_silent_where_there_is_no_difference():
+    silent = [
+        compared(records(("1M",), range(4), {"dense-aa": Planted(method="dense", shape="dense")}, seed=s))
+        for s in range(60)
+    ]
+    false_alarms = sum(bool(found["dense-aa", "1M"].invalid) for found in silent)
+    assert false_alarms <= 8  # 5 % of 60 is 3; more than 8 has a chance below one in a thousand
+
+
+@pytest.mark.parametrize(
+    ("conditions", "says"),
+    [
+        ({"throttle_ns": {"thermal": 5e12}}, "throttling differs: throttle_ns.thermal"),
+        ({"power_limit_w": 500.0}, "power limit differs"),
+        ({"foreign_processes": 2}, "2 foreign processes"),
+    ],
+)
+def test_gate_conditions_that_differ(conditions, says):
+    found = records(("1M",), (0, 1), SAT, basis=Basis.MEASURED)
+    assert says in compared(changed(found, "sat", conditions=conditions))["sat", "1M"].invalid
+
+
+def test_gate_throttling_alike_in_both_arms_passes():
+    found = records(("1M",), (0, 1), {"sat": Planted(0.0, flops=0.0)}, basis=Basis.MEASURED, noise=0)
+    found = [r.model_copy(update={"conditions": {"throttle_ns": {"thermal": 0.2e9 * r.seconds}}}) for r in found]
+    assert compared(found)["sat", "1M"].invalid == ""
+
+
+def test_gate_coverage():
+    found = records(("1M",), (0, 1), SAT)
+    thin = found[0].energy.model_copy(update={"coverage": 0.8})
+    assert "80%" in compared(changed(found, "sat", energy=thin))["sat", "1M"].invalid
+
+
+def test_only_invalid_runs_leave_an_invalid_comparison_with_the_reason():
+    found = records(("1M",), (0,), SAT, statuses={("1M", 0, "sat"): Status.INVALID})
+    c = compared(found)["sat", "1M"]
+    assert c.pairs == ()
+    assert "coverage 81 % is under 95 %" in c.invalid
+
+
+def test_order_of_records_does_not_matter():
+    found = records(("1M", "3M"), (0, 1, 2), SAT)
+    assert compare(found, "dense") == compare(found[::-1], "dense")
+
+
+def test_log_ratios_are_of_the_pair():
+    found = records(("1M",), (5,), SAT)
+    base, arm = found
+    assert compare(found, "dense")[0].pairs[0].log_energy_ratio == math.log(arm.energy.joules / base.energy.joules)
