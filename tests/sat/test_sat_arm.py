@@ -167,7 +167,7 @@ def test_the_language_workloads_closed_form_is_what_is_counted(arm, checkpointin
     from harness.workloads.base import WORKLOADS
 
     workload = WORKLOADS.get("language")()
-    model = workload.model("0.4M", {})
+    model = workload.model("0.4M", {}) | {"layers": 2}
     recipe = workload.recipe("0.4M", model, {}, Protocol.COUNT).model_copy(update={"checkpointing": checkpointing})
     plan = METHODS.get("sat")().plan(ARMS[arm], PlanRequest(workload, {}, model, recipe))
     run = RunSpec(
