@@ -45,8 +45,14 @@ def _json(*parts: str) -> Any:
     return json.loads(_data(*parts).read_text(encoding="utf-8"))
 
 
+@functools.cache
+def _package() -> str:
+    """Name and version of the package; asking costs milliseconds, and there are hundreds of regions."""
+    return f"CodeCarbon {version('codecarbon')}"
+
+
 def _figure(name: str, value: float, year: int | None, kind: str, source: str) -> Figure:
-    source = f"CodeCarbon {version('codecarbon')}, {source}"
+    source = f"{_package()}, {source}"
     return Figure(name=name, value=value, unit=UNIT, basis=Basis.MODELLED, source=source, year=year, kind=kind)
 
 
