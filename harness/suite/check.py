@@ -11,10 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.judge.claims import load_claims
-from harness.judge.footprint import prices, regions
+from harness.judge.footprint import prices
+from harness.judge.grid import intensity
 from harness.meter.base import METERS
 from harness.methods.base import METHODS, Method
-from harness.registry import Registry, did_you_mean
+from harness.registry import Registry
 from harness.suite.problems import KeyPath, SuiteError, unknown
 from harness.suite.source import Source
 from harness.suite.spec import Json, Protocol, Recipe
@@ -240,11 +241,11 @@ class Checker:
     def _footprint(self) -> None:
         footprint = _dict(self.data.get("footprint"))
         region, price = footprint.get("region"), footprint.get("price")
-        if isinstance(region, str) and region not in regions():
-            guess = did_you_mean(region, regions()) or ";"
-            self.source.report(
-                ("footprint", "region"), f"unknown region {region!r}{guess} `harness ls regions` lists all"
-            )
+        if isinstance(region, str):
+            try:
+                intensity(region)
+            except UserError as error:
+                self.source.report(("footprint", "region"), str(error))
         if isinstance(price, str) and price not in prices():
             self.source.report(("footprint", "price"), unknown("price", price, prices()))
         pue = footprint.get("pue")

@@ -622,6 +622,21 @@ def test_a_mistake_has_its_exact_message(old: str, new: str, lines: list[str]) -
 
 
 @pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize(
+    ("footprint", "expected"),
+    [
+        ("{region: Germany}", "suite.yaml:13: footprint.region: unknown region 'Germany', did you mean 'DEU'?"),
+        ("{region: Atlantis}", "suite.yaml:13: footprint.region: unknown region 'Atlantis'"),
+        ("{price: h1000}", "suite.yaml:13: footprint.price: unknown price 'h1000', did you mean 'h100'? known: "),
+    ],
+)
+def test_factors_that_are_in_no_table(footprint: str, expected: str) -> None:
+    with pytest.raises(SuiteError) as raised:
+        loads(GOOD.replace("budget: 9m", f"footprint: {footprint}"), "suite.yaml")
+    assert str(raised.value).startswith(expected)
+
+
+@pytest.mark.usefixtures("toys")
 def test_the_good_file_is_good() -> None:
     assert loads(GOOD).name == "demo"
 
