@@ -89,7 +89,7 @@ def own_text(place: str, sha256: str | None = None) -> Source:
     found = _pinned(_sha256(content), sha256, path)
     if path.name.removesuffix(".xz").endswith(".jsonl"):
         return Source(str(path), found, lambda: _enough(_json_lines(content, path), path))
-    return Source(str(path), found, lambda: _enough(re.split(r"\n[ \t\r]*\n\s*", _text(content, path)), path))
+    return Source(str(path), found, lambda: _enough(re.split(r"\r?\n[ \t]*\r?\n\s*", _text(content, path)), path))
 
 
 def check_place(place: str) -> None:

@@ -161,5 +161,6 @@ def crop_starts(seed: int, stream: int, index: int, count: int, places: int) -> 
     arm of a block, see the same text. Raw 64-bit numbers are used, whose values numpy guarantees; the bias of
     the remainder is below 1e-11.
     """
-    generator = np.random.Philox(key=[seed % 2**64, stream], counter=[0, 0, 0, index])
+    key = np.array([seed % 2**64, stream], dtype=np.uint64)  # a plain list would pass through floats
+    generator = np.random.Philox(key=key, counter=np.array([0, 0, 0, index], dtype=np.uint64))
     return (generator.random_raw(count) % np.uint64(places)).astype(np.int64)
