@@ -20,6 +20,8 @@ _LADDERS: dict[str, tuple[tuple[float, str], ...]] = {
     "J": ((1e9, "GJ"), (1e6, "MJ"), (1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")),
     "kWh": ((1e9, "TWh"), (1e6, "GWh"), (1e3, "MWh"), (1.0, "kWh"), (1e-3, "Wh"), (1e-6, "mWh")),
     "kg CO2e": ((1e3, "t CO2e"), (1.0, "kg CO2e"), (1e-3, "g CO2e"), (1e-6, "mg CO2e")),
+    "kg": ((1e3, "t"), (1.0, "kg"), (1e-3, "g"), (1e-6, "mg"), (1e-9, "µg")),
+    "USD": ((1e6, "million USD"), (1.0, "USD"), (1e-3, "mUSD"), (1e-6, "µUSD")),
     "s": ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms")),
     "FLOPs": tuple((10.0 ** (3 * i), f"{p}FLOPs") for i, p in reversed(list(enumerate(["", *"kMGTPEZ"])))),
     "bytes": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "bytes")),

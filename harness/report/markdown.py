@@ -25,5 +25,5 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _cell(words: str) -> str:
     bold = re.fullmatch(r"(.*?)\*\*(.+)\*\*", words)
     if bold:
-        return f"{escape(bold.group(1))}**{escape(bold.group(2))}**"
+        return f"{escape(bold.group(1))} **{escape(bold.group(2))}**".lstrip()
     return escape(words)

@@ -150,9 +150,9 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         shown=formats.shown, percent=formats.percent, quantity=formats.quantity, parameters=formats.parameters,
-        significant=formats.significant, decimals=formats.number, inner=formats.inner, capital=formats.capital, plural=formats.plural, bound=formats.bound,
-        p_value=formats.p_value, swatch=swatch, ratio=ratio, amount=amount, exp_ratio=_exp_ratio,
-        difference=_difference, soften=_soften, metric_label=_metric_label,
+        significant=formats.significant, decimals=formats.number, plural=formats.plural, bound=formats.bound,
+        inner=formats.inner, capital=formats.capital, p_value=formats.p_value, swatch=swatch, ratio=ratio,
+        amount=amount, exp_ratio=_exp_ratio, difference=_difference, soften=_soften, metric_label=_metric_label,
     )  # fmt: skip
     return environment
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from harness.judge.compare import is_aa
 from harness.judge.types import Comparison, Judgement
 from harness.record.record import Record, Status
 from harness.report import formats
@@ -91,9 +92,14 @@ class View:
 
     @cached_property
     def repeats(self) -> frozenset[str]:
-        """Controls that are the baseline once more (A/A): the same method, nothing matched or shrunk."""
-        base = {r.spec.method for r in self.unsorted if r.spec.arm == self.baseline}
-        return frozenset(r.spec.arm for r in self.unsorted if r.spec.method in base) & frozenset(self.controls)
+        """Controls that are the baseline once more (A/A): the same specification under another name."""
+        base = {r.block_id: r.spec for r in self.unsorted if r.spec.arm == self.baseline}
+        found = {
+            r.spec.arm
+            for r in self.unsorted
+            if r.block_id in base and r.spec.method == base[r.block_id].method and is_aa(base[r.block_id], r.spec)
+        }
+        return frozenset(found) & frozenset(self.controls)
 
     @cached_property
     def styles(self) -> dict[str, Style]:

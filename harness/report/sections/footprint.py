@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.judge.types import Figure
 from harness.report import formats
-from harness.report.markdown import table
+from harness.report.markdown import escape, table
 from harness.report.meaning import projections
 from harness.report.sections.base import Section
 from harness.report.view import View
@@ -44,19 +44,18 @@ class FootprintSection(Section):
             ["factor", "value", "year", "kind", "source"],
             [[f.name, amount(f), str(f.year or "no year"), f.kind or "–", f.source] for f in footprint.factors],
         )
-        return "\n\n".join([rows, factors, *footprint.notes])
+        return "\n\n".join([rows, factors, *map(escape, footprint.notes)])
 
 
 def amount(figure: Figure | None) -> str:
     """A figure with its unit and band; ``None`` is "not known"."""
     if figure is None:
         return "not known"
-    digits = 2 if figure.unit == "USD" else 3
-    text = formats.quantity(figure.value, figure.unit, digits)
+    text = formats.quantity(figure.value, figure.unit)
     if figure.low is None or figure.high is None:
         return text
     factor, _ = formats.scale_for(figure.value, figure.unit)
-    low, high = (formats.significant(end / factor, digits) for end in (figure.low, figure.high))
+    low, high = (formats.significant(end / factor) for end in (figure.low, figure.high))
     return f"{text} [{low} to {high}]"
 
 
