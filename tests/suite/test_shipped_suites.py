@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
 
 from harness.suite.flops import STEADY_PROBES, STEADY_WARMUP_STEPS
-from harness.suite.load import load
+from harness.suite.form import ExperimentForm, SuiteForm
+from harness.suite.load import load, loads
 from harness.suite.machine import GPU_LAYER_STEP_S, GPU_UTILISATION, Machine
 from harness.suite.plan import Plan, plan
+from harness.suite.spec import Suite
 
 ROOT = Path(__file__).parents[2]
 CPU = Machine(
@@ -27,8 +30,14 @@ H100 = Machine(
 )
 
 
+@functools.cache
+def suite(name: str) -> Suite:
+    return load(ROOT / "suites" / name)
+
+
+@functools.cache
 def planned(name: str, machine: Machine) -> Plan:
-    return plan(load(ROOT / "suites" / name), machine)
+    return plan(suite(name), machine)
 
 
 def test_the_main_job_has_every_arm_that_a_sceptic_asks_for() -> None:
@@ -54,11 +63,10 @@ def test_the_main_job_has_every_arm_that_a_sceptic_asks_for() -> None:
 
 def test_matched_controls_spend_what_they_match() -> None:
     """To the nearest step of the control: the match is as fair as whole steps allow."""
-    suite = load(ROOT / "suites" / "scaling.yaml")
     for block in planned("scaling.yaml", CPU).blocks:
         flops = {run.spec.arm: run.prediction.flops or 0.0 for run in block.runs}
         for run in block.runs:
-            match = suite.arms[run.spec.arm].match
+            match = suite("scaling.yaml").arms[run.spec.arm].match
             if match is not None:
                 assert abs(flops[run.spec.arm] - flops[match]) <= flops[run.spec.arm] / run.spec.recipe.steps / 2 * 1.01
 
@@ -101,3 +109,11 @@ def test_steady_steps_are_those_of_the_training_loop() -> None:
     }
     assert constants["STEADY_WARMUP_STEPS"] == STEADY_WARMUP_STEPS
     assert source[source.index("def _steady") : source.index("def _step(")].count("controller.probe()") == STEADY_PROBES
+
+
+def test_the_reference_page_knows_every_key_and_its_example_loads() -> None:
+    text = (ROOT / "docs" / "suite-file.md").read_text()
+    for form in (SuiteForm, ExperimentForm):
+        assert [key for key in form.model_fields if f"`{key}`" not in text] == []
+    example = text.split("```yaml\n")[1].split("```")[0]
+    assert loads(example).budget_s == 1800
