@@ -1,0 +1,212 @@
+"""Runs in real processes: what goes wrong becomes a record, what is done is not done again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small import Watcher, walk, write_suite
+
+import harness.run.runner
+from harness.meter.sampler import Sampler, SamplerError
+from harness.record.ledger import Ledger, latest, sha256_of
+from harness.record.record import Status
+from harness.types import UserError
+
+LONG = 100_000  # steps that no test waits for
+
+
+def children_of(pid: int) -> list[int]:
+    import psutil
+
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def test_a_suite_runs_once_and_its_records_are_complete(tmp_path):
+    suite, results = write_suite(tmp_path / "s.yaml"), tmp_path / "set"
+    outcome, _watcher = walk(suite, results)
+    assert (outcome.done, outcome.new, outcome.left) == (3, 3, 0)
+    records = Ledger(results).records()
+    assert [record.status for record in records] == [Status.OK] * 3, [record.reason for record in records]
+    for record in records:
+        assert record.energy.joules > 0
+        assert record.energy.basis == "modelled"
+        assert [point.step for point in record.curve] == [4, 8]
+        joules = [point.energy_j for point in record.curve]
+        assert joules == sorted(joules)
+        assert joules[-1] == pytest.approx(record.energy.joules, rel=1e-6)
+        assert record.curve[-1].flops == pytest.approx(record.flops.total)
+        assert record.samples.sha256 == sha256_of(results / record.samples.path)
+        assert record.events.sha256 == sha256_of(results / record.events.path)
+        assert 1.0 < record.quality["loss"] < 7.0
+    by_arm = {record.spec.arm: record for record in records}
+    assert by_arm["sat"].flops.total < by_arm["dense"].flops.total
+    assert {record.fingerprint_id for record in records} == {records[0].fingerprint_id}
+
+    before = (results / "records.jsonl").read_bytes()
+    again, _ = walk(suite, results)
+    assert (again.done, again.new) == (3, 0)
+    assert (results / "records.jsonl").read_bytes() == before
+
+
+def test_a_killed_worker_is_a_failed_record_and_the_suite_goes_on(tmp_path):
+    results = tmp_path / "set"
+    suite = write_suite(tmp_path / "s.yaml", arms="dense, sat")
+    killed = []
+
+    def kill(progress):
+        if not killed:
+            events = max((results / "events").iterdir(), key=lambda path: path.stat().st_mtime)
+            killed.append(json.loads(events.read_text().splitlines()[0])["pid"])
+            os.kill(killed[0], signal.SIGKILL)
+
+    _, watcher = walk(suite, results, Watcher(kill))
+    assert [record.status for record in watcher.records] == [Status.FAILED, Status.OK]
+    assert watcher.records[0].reason.startswith("killed by signal 9")
+    assert watcher.records[0].energy.joules > 0  # kept as wasted
+
+    outcome, watcher = walk(suite, results)
+    assert (outcome.new, outcome.done) == (1, 2)
+    assert watcher.records[0].attempt == 2
+    assert len(Ledger(results).records()) == 3
+
+
+def test_a_run_that_raises_is_a_failed_record_with_its_error(tmp_path, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text("a document of words\n\n" * 200)
+    suite = write_suite(tmp_path / "s.yaml", arms="dense")
+    suite.write_text(suite.read_text().replace("data: markov", f"data: {text}"))
+    plan = harness.app.make_plan
+
+    def plan_then_lose_the_text(*arguments):
+        planned = plan(*arguments)
+        text.unlink()
+        return planned
+
+    monkeypatch.setattr(harness.app, "make_plan", plan_then_lose_the_text)
+    _, watcher = walk(suite, tmp_path / "set")
+    assert watcher.records[0].status is Status.FAILED
+    assert "text.txt" in watcher.records[0].reason
+
+
+def test_a_run_over_the_timeout_is_stopped(tmp_path):
+    suite = write_suite(tmp_path / "s.yaml", arms="dense", steps=LONG, timeout="100h")
+    results = tmp_path / "set"
+    loaded, planned = harness.app.make_plan(suite, [], None, None, None, results)
+    watcher = Watcher()
+    runner = harness.run.runner.Runner(
+        loaded.model_copy(update={"timeout_s": 1.0}),
+        planned.blocks,
+        Ledger(results),
+        harness.app.choose_meter("modelled", "cpu"),
+        watcher,
+    )
+    runner.run("")
+    assert watcher.records[0].status is Status.FAILED
+    assert watcher.records[0].reason == "took longer than the suite's timeout of 1 s"
+
+
+def test_a_dead_sampler_makes_the_run_invalid(tmp_path, monkeypatch):
+    def stop(self):
+        os.kill(self.pid, signal.SIGKILL)
+        return real(self)
+
+    real = Sampler.stop
+    monkeypatch.setattr(Sampler, "stop", stop)
+    _, watcher = walk(write_suite(tmp_path / "s.yaml", arms="dense"), tmp_path / "set")
+    record = watcher.records[0]
+    assert record.status is Status.INVALID
+    assert "sampler" in record.reason
+
+
+def test_a_meter_that_cannot_start_makes_the_run_invalid(tmp_path, monkeypatch):
+    def start(self, *_, **__):
+        raise SamplerError("no answer")
+
+    monkeypatch.setattr(Sampler, "start", start)
+    _, watcher = walk(write_suite(tmp_path / "s.yaml", arms="dense"), tmp_path / "set")
+    record = watcher.records[0]
+    assert record.status is Status.INVALID
+    assert record.reason == "the meter could not be started: no answer"
+    assert record.energy is None
+
+
+def test_a_failing_run_is_given_up_after_three_attempts(tmp_path, monkeypatch):
+    monkeypatch.setattr(Sampler, "start", lambda *_, **__: (_ for _ in ()).throw(SamplerError("no answer")))
+    suite, results = write_suite(tmp_path / "s.yaml", arms="dense", steps=1), tmp_path / "set"
+    started = [walk(suite, results)[0].new for _ in range(5)]
+    assert started == [1, 1, 1, 0, 0]
+
+
+def test_the_budget_stops_before_a_run_and_the_next_walk_goes_on(tmp_path):
+    suite, results = write_suite(tmp_path / "s.yaml", arms="dense, sat"), tmp_path / "set"
+    outcome, _ = walk(suite, results, budget_s=0.001)
+    assert (outcome.new, outcome.out_of_budget, outcome.left) == (0, True, 2)
+    outcome, _ = walk(suite, results)
+    assert (outcome.new, outcome.left) == (2, 0)
+
+
+def test_a_set_of_another_revision_is_refused_unless_asked_for(tmp_path, monkeypatch):
+    suite, results = write_suite(tmp_path / "s.yaml", arms="dense"), tmp_path / "set"
+    walk(suite, results)
+    monkeypatch.setattr(harness.record.fingerprint, "code_revision", lambda: "another")
+    with pytest.raises(UserError, match="--mix-revisions"):
+        walk(suite, results)
+    outcome, _ = walk(suite, results, mix_revisions=True)
+    assert outcome.done == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_the_same_command_resumes_and_ends_as_if_uninterrupted(tmp_path, how):
+    """The whole harness is ended in the middle of the second run, then started again."""
+    suite = write_suite(tmp_path / "s.yaml", arms="dense, sat", steps=150)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    walk(suite, whole)
+
+    command = [sys.executable, "-m", "harness", "run", str(suite), "--results", str(broken)]
+    command += ["-o", str(tmp_path / "page.html"), "--meter", "modelled"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    second = wait_for_second_run(broken)
+    below = children_of(process.pid)
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    if how is signal.SIGINT:
+        assert process.returncode == 130
+    wait_until_gone([pid for pid in below if pid == second])
+
+    done = [record for record in Ledger(broken).records() if record.ok]
+    assert len(done) == 1
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert finished.returncode == 0, finished.stderr
+    expected, found = latest(Ledger(whole).records()), latest(Ledger(broken).records())
+    assert expected.keys() == found.keys()
+    for run_id, record in found.items():
+        assert record.ok
+        assert record.quality == expected[run_id].quality
+        assert record.flops == expected[run_id].flops
+
+
+def wait_for_second_run(results: Path) -> int:
+    """Process id of the second run's worker, once it makes progress."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        files = sorted((results / "events").glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+        if len(files) == 2:
+            lines = files[1].read_text().splitlines()
+            if any('"progress"' in line for line in lines):
+                return int(json.loads(lines[0])["pid"])
+        time.sleep(0.02)
+    raise AssertionError("the second run did not begin")
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, "a worker outlived its harness"
+        time.sleep(0.05)
