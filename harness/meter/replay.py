@@ -118,14 +118,16 @@ class ReplayMeter(Meter):
         Raises:
             UserError: the file is missing or says nonsense.
         """
-        self._opened_ns = read_ns()
         if not self._path.is_file():
             raise UserError(f"replay meter: there is no file {self._path}")
         if self._path.read_bytes()[:2] == b"\x1f\x8b":
-            return self._open_recording()
-        self._script = load_script(self._path)
-        self._curve = self._script.arms.get(self._arm or "", self._script)
-        return self._info(device or "replay")
+            info = self._open_recording()
+        else:
+            self._script = load_script(self._path)
+            self._curve = self._script.arms.get(self._arm or "", self._script)
+            info = self._info(device or "replay")
+        self._opened_ns = read_ns()
+        return info
 
     def read(self) -> list[Sample]:
         """Counter and power now, or what the recording has up to now."""

@@ -188,12 +188,6 @@ def read(path: Path) -> Recording:
     return Recording(info, tuple(decoder.samples), torn)
 
 
-def read_samples(path: Path) -> tuple[MeterInfo, list[Sample]]:
-    """What :func:`read` could read, for whoever handles a tear by the coverage it costs."""
-    recording = read(path)
-    return recording.info, list(recording.samples)
-
-
 class _Decoder:
     def __init__(self, info: MeterInfo) -> None:
         self.samples: list[Sample] = []

@@ -14,6 +14,7 @@ from harness.meter.energy import MIN_COVERAGE, scopes_of, windows_energy
 from harness.meter.track import COUNTERS, NS, POWERS, tracks_of
 
 Windows = Sequence[tuple[int, int]]  # start_ns, end_ns
+POWER_CAP = "power_cap"
 
 
 def reasons_against(info: MeterInfo, samples: Sequence[Sample], windows: Windows) -> list[str]:
@@ -56,8 +57,9 @@ def conditions_of(info: MeterInfo, samples: Sequence[Sample]) -> dict[str, Any]:
     """Numbers that must be alike in both arms of a pair; absent where they could not be read.
 
     ``temperature_start_c``, ``temperature_end_c``, ``temperature_max_c`` (the hottest card each time),
-    ``throttle_ns`` by cause (summed over cards), ``power_limit_w`` (summed), ``foreign_processes`` (most at
-    one time), ``samples`` and ``longest_gap_s`` of the headline channels.
+    ``throttle`` with ``<cause>_ns`` (heat, power brake; summed over cards), ``power_capped_ns`` (time at the
+    power limit, apart because arms may fairly differ in it), ``power_limit_w`` (summed),
+    ``foreign_processes`` (most at one time), ``samples`` and ``longest_gap_s`` of the headline channels.
     """
     conditions: dict[str, Any] = {"samples": len(samples)}
     values: dict[int, list[float]] = {}
@@ -73,12 +75,15 @@ def conditions_of(info: MeterInfo, samples: Sequence[Sample]) -> dict[str, Any]:
         conditions["temperature_start_c"] = max(line[0] for line in temperatures)
         conditions["temperature_end_c"] = max(line[-1] for line in temperatures)
         conditions["temperature_max_c"] = max(max(line) for line in temperatures)
-    throttle: dict[str, float] = {}
+    held: dict[str, float] = {}
     for channel, line in series(Quantity.THROTTLE_NS):
         cause = channel.name.rpartition("/")[2].removeprefix("throttle_")
-        throttle[cause] = throttle.get(cause, 0.0) + max(0.0, line[-1] - line[0])
-    if throttle:
-        conditions["throttle_ns"] = throttle
+        held[cause] = held.get(cause, 0.0) + max(0.0, line[-1] - line[0])
+    # At its power limit a card works as set up, and an arm that needs less power meets it less: no fault.
+    if POWER_CAP in held:
+        conditions["power_capped_ns"] = held.pop(POWER_CAP)
+    if held:
+        conditions["throttle"] = {f"{cause}_ns": total for cause, total in held.items()}
     limits = [line[0] for _, line in series(Quantity.POWER_LIMIT_W)]
     if limits:
         conditions["power_limit_w"] = sum(limits)

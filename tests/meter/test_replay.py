@@ -134,8 +134,8 @@ def test_files_that_are_none_are_refused(tmp_path):
 
 def test_time_really_passes(tmp_path):
     meter = ReplayMeter(script(tmp_path, power_w=1000))
-    meter.open(None, None)
     start = time.monotonic()
+    meter.open(None, None)
     time.sleep(0.05)
     joules = meter.read()[0].value
     assert 50 <= joules <= 1000 * (time.monotonic() - start) + 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from meter_samples import NS, bad, channel, counter, info, ok, power
 
@@ -13,6 +15,7 @@ METER = info(
     channel(Quantity.THROTTLE_NS, "gpu0/throttle_power_cap"),
     channel(Quantity.POWER_LIMIT_W, "gpu0/power_limit"),
     channel(Quantity.FOREIGN_PROCESSES, "gpu0/foreign"),
+    channel(Quantity.THROTTLE_NS, "gpu0/throttle_thermal"),
 )
 WINDOWS = [(NS, 4 * NS), (5 * NS, 9 * NS), (9 * NS, 9 * NS)]
 
@@ -29,6 +32,7 @@ def sound():
         *slow(3, *[7] * 11),
         *slow(4, *[350] * 11),
         *slow(5, *[0] * 11),
+        *slow(6, *[9] * 11),
     ]
 
 
@@ -40,7 +44,8 @@ def test_nothing_speaks_against_a_sound_run():
         "temperature_start_c": 40,
         "temperature_end_c": 50,
         "temperature_max_c": 50,
-        "throttle_ns": {"power_cap": 0},
+        "power_capped_ns": 0,
+        "throttle": {"thermal_ns": 0},
         "power_limit_w": 350,
         "foreign_processes": 0,
         "longest_gap_s": pytest.approx(0.05),
@@ -66,8 +71,6 @@ def test_nothing_speaks_against_a_sound_run():
 def test_each_fault_is_named(fault, reason):
     found = reasons_against(METER, fault(sound()), WINDOWS)
     assert len(found) == 1
-    import re
-
     assert re.search(reason, found[0])
 
 
@@ -82,13 +85,15 @@ def test_no_samples_is_no_coverage():
 
 
 def test_throttling_and_unchecked_neighbours_are_cautions_and_conditions():
-    samples = [ok(3, x.at_ns, x.at_ns / 2) if x.channel == 3 else x for x in sound() if x.channel != 5]
+    samples = [ok(x.channel, x.at_ns, x.at_ns / 2) if x.channel in (3, 6) else x for x in sound() if x.channel != 5]
     assert reasons_against(METER, samples, WINDOWS) == []
-    held, unchecked = cautions_about(METER, samples, WINDOWS)
-    assert held == "gpu0/throttle_power_cap: clocks were held back for 57.1% of the windows' time"
+    capped, hot, unchecked = cautions_about(METER, samples, WINDOWS)
+    assert capped == "gpu0/throttle_power_cap: clocks were held back for 57.1% of the windows' time"
+    assert hot.startswith("gpu0/throttle_thermal: clocks were held back")
     assert "whether others used the card is not known" in unchecked
     conditions = conditions_of(METER, samples)
-    assert conditions["throttle_ns"] == {"power_cap": 5 * NS}
+    assert conditions["power_capped_ns"] == 5 * NS
+    assert conditions["throttle"] == {"thermal_ns": 5 * NS}
     assert "foreign_processes" not in conditions
 
 
