@@ -83,7 +83,16 @@ def run(
     display.say(f"{suite.title}: {planned.summary}")
     display.say(f"meter: {choice.name}. {choice.why}")
     display.expect([planned_run for block in planned.blocks for planned_run in block.runs if planned_run.skip is None])
-    runner = Runner(suite, planned.blocks, ledger, choice, display, budget_s=budget_s, mix_revisions=mix_revisions)
+    runner = Runner(
+        suite,
+        planned.blocks,
+        ledger,
+        choice,
+        display,
+        budget_s=budget_s,
+        mix_revisions=mix_revisions,
+        device_id=planned.machine.uuid or "cpu",
+    )
     outcome = runner.run(suite_path.read_text(encoding="utf-8"))
     _keep_context(ledger, suite, planned, overrides)
     judgement, records = judge_set(ledger)

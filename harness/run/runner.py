@@ -8,7 +8,7 @@ command goes on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,7 +85,7 @@ class Runner:
         *,
         budget_s: float | None = None,
         mix_revisions: bool = False,
-        observe: Callable[[Record], None] | None = None,
+        device_id: str = "cpu",
     ) -> None:
         self.suite = suite
         self.blocks = blocks
@@ -94,12 +94,11 @@ class Runner:
         self.display = display
         self.budget_s = budget_s if budget_s is not None else suite.budget_s
         self.mix_revisions = mix_revisions
-        self.observe = observe or (lambda record: None)
         self.machine = fingerprint.machine()
         self.revision = fingerprint.code_revision()
         self.launcher = LocalLauncher()
         self.attempts: dict[str, int] = {}
-        self.device_uuid: str | None = None  # of the GPU, once a worker has said it
+        self.device_id = device_id  # "cpu" or the GPU's UUID: what the plan sees, then what a worker says it uses
 
     def run(self, suite_text: str) -> Outcome:
         """Do what is left of the plan.
@@ -127,11 +126,12 @@ class Runner:
                 f"{self.revision}; start anew with --fresh or another --results folder, or accept the mix with "
                 "--mix-revisions"
             )
-        machines = {record.fingerprint_id for record in kept}
-        if machines - {fingerprint.machine_id(self.machine)} and not self.mix_revisions:
+        places = {(record.fingerprint_id, record.device_id) for record in kept if record.device_id != "none"}
+        if places - {(fingerprint.machine_id(self.machine), self.device_id)} and not self.mix_revisions:
             raise UserError(
-                f"{self.ledger.root}: holds runs of another machine or other package versions; pairs need the same "
-                "ones. Start anew with --fresh or another --results folder, or accept the mix with --mix-revisions"
+                f"{self.ledger.root}: holds runs of another machine, another card or other package versions; pairs "
+                "need the same ones. Start anew with --fresh or another --results folder, or accept the mix with "
+                "--mix-revisions"
             )
 
     def _walk(self, records: list[Record]) -> Outcome:
@@ -167,7 +167,6 @@ class Runner:
                 record = self._one(block, position, planned, sampler, idle[block.block_id])
                 self.ledger.append(record)
                 self.display.end(record)
-                self.observe(record)
                 outcome.new += 1
                 pace.add(expected_s, time.monotonic() - run_began)
                 if record.ok:
@@ -204,7 +203,7 @@ class Runner:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         try:
-            info = sampler.start(None, self.device_uuid, path=path)
+            info = sampler.start(None, _uuid(self.device_id), path=path)
             if info.basis is Basis.MODELLED:  # CPU seconds of a process that is not there yet: no rest to see
                 sampler.stop()
                 path.unlink(missing_ok=True)
@@ -258,9 +257,8 @@ class Runner:
         try:
             while worker.alive:
                 for event in tail.read():
-                    if isinstance(event, Started) and event.device.startswith(("GPU-", "MIG-")):
-                        self.device_uuid = event.device
                     if isinstance(event, Started) and planned.spec.protocol is not RunProtocol.COUNT:
+                        self.device_id = event.device
                         ended.info, ended.meter_problem = _start(sampler, worker, event, samples_path)
                         sampling = ended.info is not None
                         worker.go()
@@ -340,11 +338,15 @@ class _Tail:
 
 
 def _start(sampler: Sampler, worker: Worker, event: Started, path: Path) -> tuple[MeterInfo | None, str]:
-    uuid = None if event.device == "cpu" else event.device
     try:
-        return sampler.start(worker.pid, uuid, path=path), ""
+        return sampler.start(worker.pid, _uuid(event.device), path=path), ""
     except (SamplerError, UserError) as error:
         return None, f"the meter could not be started: {error}"
+
+
+def _uuid(device_id: str) -> str | None:
+    """What the meter wants to know of a device: a card's UUID, nothing for the CPU."""
+    return None if device_id == "cpu" else device_id
 
 
 def _verdict(events: list[Event], exit_code: int | None, stopped: str) -> tuple[Status, str]:

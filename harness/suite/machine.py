@@ -64,6 +64,7 @@ class Machine(Frozen):
     layer_step_s: float  # fixed cost of one residual layer in one optimizer step
     watts: float  # under load
     sources: tuple[str, ...] = ()
+    uuid: str | None = None  # of the card
 
     @property
     def description(self) -> str:
@@ -186,4 +187,5 @@ def _read_gpu(nvml: Any, visible: str | None, cores: int) -> Machine | None:
             f"{GPU_LAYER_STEP_S * 1e3:g} ms per layer and step, assumed",
             f"power: {source}",
         ),
+        uuid=nvml.nvmlDeviceGetUUID(handle),
     )
