@@ -85,7 +85,7 @@ def test_tost_is_statsmodels():
     assert stats.tost(list(x), 0.4) == pytest.approx(expected)
 
 
-@oracle
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
 def test_holm_is_statsmodels(p):
     assert stats.holm(p) == pytest.approx(list(multipletests(p, method="holm")[1]))
