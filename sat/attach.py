@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from sat.config import SATConfig
 from sat.controller import ATTACHED, NO_LOSS, Controller
 from sat.families import find_structure
-from sat.score import Loss
+from sat.score import Loss, is_compiled
 
 
 def sparsify_(
@@ -44,6 +44,11 @@ def sparsify_(
     if getattr(model, ATTACHED, None) is not None:
         raise ValueError(f"{type(model).__name__} is sparsified already; call sat.densify_(model) first")
     structure = find_structure(model)
+    if is_compiled(model) and config.mode == "skip" and config.regime != "growing" and config.ramp_steps > 1:
+        raise ValueError(
+            "the gates of returning units are hooks, and compiled modules would ignore them: set ramp_steps=0, or "
+            "don't compile the model"
+        )
     if config.needs_probe and loss is None and next(model.parameters()).device.type != "meta":
         raise ValueError(NO_LOSS.format(config.score))
     if optimizer is not None:
@@ -55,9 +60,9 @@ def sparsify_(
                 "on the full model, before sparsify_"
             )
     controller = Controller(model, optimizer, config, total_steps=total_steps, loss=loss, structure=structure)
-    setattr(model, ATTACHED, controller)
     if start:
         controller.begin_step(0)
+    setattr(model, ATTACHED, controller)  # last: a start that fails leaves the model as it was
     return controller
 
 

@@ -96,6 +96,11 @@ def taylor_probe(
     return _collect([part.name], rows)
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether any module of the model was compiled in place (``module.compile()``)."""
+    return any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules())
+
+
 def magnitudes(model: nn.Module, parts: Sequence[Part]) -> dict[str, Tensor]:
     """Mean squared weight of every unit of the full model, by part name."""
     with ExitStack() as stack:
@@ -133,6 +138,8 @@ def _apart(model: nn.Module, parts: Sequence[Part], trainable: Callable[[nn.Para
     """A full model for a while, with its own gradient flags; generators continue as if nothing happened."""
     device = next(model.parameters()).device
     with ExitStack() as stack:
+        if is_compiled(model):  # compiled code was traced without the gates' hooks
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         stack.enter_context(torch.enable_grad())
         for part in parts:

@@ -107,7 +107,7 @@ def test_a_freeze_probe_costs_a_dense_step():
 
 def test_a_whole_schedule_runs_on_meta_tensors():
     for settings in ({}, {"axis": "width"}, {"mode": "freeze"}, {"axis": "width", "score": "magnitude"}):
-        model = meta(layers=4)
+        model = meta(layers=2)
         controller = attach(model, **settings)
         optimizer = controller.optimizer
         for at in range(100):

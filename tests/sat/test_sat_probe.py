@@ -173,6 +173,7 @@ def test_a_missing_or_useless_probe_loss_is_a_clear_error():
         sat.sparsify_(model, adamw(model), config, total_steps=10)
     with pytest.raises(ValueError, match="the probe loss has no gradient"):
         sat.sparsify_(model, adamw(model), config, total_steps=10, loss=lambda i: torch.zeros(()))
+    sat.sparsify_(model, adamw(model), config, total_steps=10, loss=loss_of(model))  # nothing was left behind
 
 
 def test_units_that_matter_score_higher():

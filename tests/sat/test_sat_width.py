@@ -6,11 +6,14 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sat_models import adamw, attach, llama, loss_of, snapshot, tokens, train
 
 import sat
 from sat.parts import CompactSite
 
+SHARED = llama(layers=1)
 GROWING = {"axis": "width", "schedule": ((0.0, 0.3), (0.5, 1.0))}
 
 
@@ -196,6 +199,62 @@ def test_a_unit_that_left_finds_its_weights_and_state_again():
     assert torch.equal(optimizer.state[cut.tensor]["exp_avg"][:16], moment[8:])
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sets(st.integers(0, 7), min_size=1), st.sets(st.integers(0, 7))), min_size=1, max_size=8))
+def test_any_sequence_of_switches_trains_each_unit_exactly_while_it_is_active(sequence):
+    """Oracle: the full tensors, in which training adds to the blocks of active units only."""
+    model = SHARED
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    one_step(model, optimizer)
+    part = CompactSite(sat_site(model), optimizer)
+    with part.full():
+        weights = [cut.tensor.detach().clone() for cut in part.site.cuts]
+        moments = [optimizer.state[cut.tensor]["exp_avg"].clone() for cut in part.site.cuts]
+    for chosen, zeroed in [*sequence, (set(range(8)), set())]:
+        active = tuple(sorted(chosen))
+        fresh = sorted(zeroed & chosen)
+        part.switch(active, fresh)
+        for cut, weight, moment in zip(part.site.cuts, weights, moments, strict=True):
+            if cut.output and fresh:
+                weight.unflatten(cut.dim, (8, cut.size)).index_fill_(cut.dim, torch.tensor(fresh), 0.0)
+            with torch.no_grad():
+                cut.tensor.add_(1.0)
+            optimizer.state[cut.tensor]["exp_avg"].add_(0.5)
+            for full, amount in ((weight, 1.0), (moment, 0.5)):
+                blocks = full.unflatten(cut.dim, (8, cut.size))
+                for unit in active:
+                    blocks.select(cut.dim, unit).add_(amount)
+        with part.full():
+            for cut, weight, moment in zip(part.site.cuts, weights, moments, strict=True):
+                assert torch.equal(cut.tensor, weight)
+                assert torch.equal(optimizer.state[cut.tensor]["exp_avg"], moment)
+
+
+def test_a_bank_apart_from_the_parameters_gives_the_same_training(monkeypatch):
+    """``bank="host"`` keeps the bank in other memory; a copy on the same device stands in for it here."""
+    runs = []
+    for apart in (False, True):
+        if apart:
+            monkeypatch.setattr(CompactSite, "_home", lambda self, tensor: tensor.clone())
+            monkeypatch.setattr(CompactSite, "_present", lambda self, tensor, parameter: tensor.clone())
+        model = llama()
+        optimizer = adamw(model)
+        controller = attach(
+            model,
+            optimizer,
+            16,
+            axis="width",
+            bank="host",
+            regime="rotating",
+            interval=3,
+            schedule=((0.0, 0.4), (0.5, 0.6)),
+        )
+        losses = train(model, optimizer, controller, 0, 16)
+        runs.append((losses, sat.densify_(model).state_dict()))
+    assert runs[0][0] == runs[1][0]
+    assert all(torch.equal(runs[1][1][name], value) for name, value in runs[0][1].items())
+
+
 def sat_site(model):
     from sat.families import find_structure
 
@@ -329,6 +388,29 @@ def test_gradient_checkpointing_gives_the_same_training():
         controller = attach(model, optimizer, 12, **GROWING)
         runs.append(train(model, optimizer, controller, 0, 12))
     assert runs[0] == pytest.approx(runs[1], abs=1e-6)
+
+
+def test_layers_compiled_in_place_train_the_same_and_their_probes_see_the_gates():
+    runs, graphs = [], []
+    for compiled in (False, True):
+        model = llama(layers=2)
+        if compiled:
+            torch._dynamo.reset()
+            for layer in model.model.layers:
+                layer.compile(backend=lambda graph, inputs: graphs.append(graph) or graph.forward)
+        optimizer = adamw(model)
+        controller = attach(model, optimizer, 8, **GROWING)
+        runs.append((train(model, optimizer, controller, 0, 8), controller.report()))
+    assert graphs  # not eager all along
+    assert runs[0] == runs[1]
+    assert all(threshold > 0 for threshold in runs[1][1].thresholds.values())
+
+
+def test_compiled_layers_and_ramps_are_refused():
+    model = llama(layers=2)
+    model.model.layers[0].compile(backend="eager")
+    with pytest.raises(ValueError, match="set ramp_steps=0, or don't compile"):
+        attach(model, adamw(model), axis="width", regime="rotating", schedule=((0.0, 0.5),))
 
 
 def test_deep_copies_are_independent():
