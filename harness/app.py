@@ -93,8 +93,7 @@ def run(
         mix_revisions=mix_revisions,
         device_id=planned.machine.uuid or "cpu",
     )
-    outcome = runner.run(suite_path.read_text(encoding="utf-8"))
-    _keep_context(ledger, suite, planned, overrides)
+    outcome = runner.run(suite_path.read_text(encoding="utf-8"), _context(suite, planned, overrides))
     judgement, records = judge_set(ledger)
     if records:
         write(judgement, records, page)
@@ -129,35 +128,33 @@ def _move_aside(root: Path) -> None:
     root.rename(root.with_name(f"{root.name}.before-{stamp}"))
 
 
-def _keep_context(ledger: Ledger, suite: Suite, planned: Plan, overrides: Sequence[str]) -> None:
-    """What judging needs later beside the records: the suite as understood, and what was skipped."""
-    ledger.write_json(
-        "plan.json",
-        {
-            "suite": suite.model_dump(mode="json"),
-            "overrides": list(overrides),
-            "machine": planned.machine.model_dump(mode="json"),
-            "skipped": [
-                {
-                    "run_id": item.spec.run_id,
-                    "arm": item.spec.arm,
-                    "size": item.spec.size,
-                    "seed": item.spec.seed,
-                    "reason": item.skip,
-                }
-                for block in planned.blocks
-                for item in block.runs
-                if item.skip is not None
-            ],
-        },
-    )
+def _context(suite: Suite, planned: Plan, overrides: Sequence[str]) -> dict[str, Any]:
+    """What judging needs later beside the records: suite and claims as they stood before the run, and what is skipped."""
+    from harness.judge.claims import load_claims
+
+    return {
+        "suite": suite.model_dump(mode="json"),
+        "claims": [claim.model_dump(mode="json") for claim in load_claims(suite.claims)],
+        "overrides": list(overrides),
+        "machine": planned.machine.model_dump(mode="json"),
+        "skipped": [
+            {
+                "run_id": item.spec.run_id,
+                "arm": item.spec.arm,
+                "size": item.spec.size,
+                "seed": item.spec.seed,
+                "reason": item.skip,
+            }
+            for item in planned.runs
+            if item.skip is not None
+        ],
+    }
 
 
 def judge_set(ledger: Ledger) -> tuple[Judgement, list[Record]]:
     """All conclusions of a result set, from its files alone."""
-    from harness.judge.claims import load_claims
     from harness.judge.judge import judge
-    from harness.judge.types import Skipped
+    from harness.judge.types import Claim, Skipped
 
     info = ledger.info()
     context = ledger.read_json("plan.json")
@@ -173,7 +170,7 @@ def judge_set(ledger: Ledger) -> tuple[Judgement, list[Record]]:
         suite.name,
         suite.title,
         records,
-        load_claims(suite.claims),
+        [Claim.model_validate(claim) for claim in context["claims"]],
         suite.baseline,
         suite.footprint,
         suite.arms,

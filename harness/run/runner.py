@@ -100,8 +100,8 @@ class Runner:
         self.attempts: dict[str, int] = {}
         self.device_id = device_id  # "cpu" or the GPU's UUID: what the plan sees, then what a worker says it uses
 
-    def run(self, suite_text: str) -> Outcome:
-        """Do what is left of the plan.
+    def run(self, suite_text: str, context: dict[str, Any]) -> Outcome:
+        """Do what is left of the plan. ``context`` is kept as ``plan.json``, before the first run starts.
 
         Raises:
             UserError: the set is being written by another run, or holds records of another code
@@ -115,6 +115,7 @@ class Runner:
             self.ledger.create(
                 SetInfo(suite=self.suite.name, title=self.suite.title, code_revision=self.revision), suite_text
             )
+            self.ledger.write_json("plan.json", context)
             return self._walk(records)
 
     def _refuse_a_mix(self, records: list[Record]) -> None:
@@ -259,7 +260,8 @@ class Runner:
                 for event in tail.read():
                     if isinstance(event, Started) and planned.spec.protocol is not RunProtocol.COUNT:
                         self.device_id = event.device
-                        ended.info, ended.meter_problem = _start(sampler, worker, event, samples_path)
+                        options = {"arm": planned.spec.arm} if self.meter.name == "replay" else {}
+                        ended.info, ended.meter_problem = _start(sampler, worker, event, samples_path, options)
                         sampling = ended.info is not None
                         worker.go()
                     elif isinstance(event, Progress):
@@ -337,9 +339,11 @@ class _Tail:
         return new
 
 
-def _start(sampler: Sampler, worker: Worker, event: Started, path: Path) -> tuple[MeterInfo | None, str]:
+def _start(
+    sampler: Sampler, worker: Worker, event: Started, path: Path, options: dict[str, str]
+) -> tuple[MeterInfo | None, str]:
     try:
-        return sampler.start(worker.pid, _uuid(event.device), path=path), ""
+        return sampler.start(worker.pid, _uuid(event.device), path=path, options=options), ""
     except (SamplerError, UserError) as error:
         return None, f"the meter could not be started: {error}"
 

@@ -68,4 +68,4 @@ def walk(suite: Path, results: Path, watcher: Watcher | None = None, **options) 
     loaded, planned = app.make_plan(suite, [], None, None, None, results)
     meter = options.pop("meter", None) or app.choose_meter("modelled", "cpu")
     runner = Runner(loaded, planned.blocks, Ledger(results), meter, watcher, **options)
-    return runner.run(suite.read_text()), watcher
+    return runner.run(suite.read_text(), {}), watcher

@@ -107,7 +107,7 @@ def test_a_run_over_the_timeout_is_stopped(tmp_path):
         harness.app.choose_meter("modelled", "cpu"),
         watcher,
     )
-    runner.run("")
+    runner.run("", {})
     assert watcher.records[0].status is Status.FAILED
     assert watcher.records[0].reason == "took longer than the suite's timeout of 1 s"
 
