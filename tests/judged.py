@@ -140,6 +140,7 @@ def _compare(found: Sequence[Record], basis: Basis, protocol: str) -> list[Compa
                 flops_saving=Estimate(value=saved, low=None, high=None, n=1, unit="share", basis=Basis.COUNTED),
                 ceiling=saved,
                 quality={n: _estimate([p.quality[n] for p in pairs], units.get(n, ""), Basis.MEASURED) for n in names},
+                is_aa=arm == "dense-aa",
                 tokens_per_parameter=819200 / LADDER[size] if protocol == "train" else None,
             )
         )  # fmt: skip

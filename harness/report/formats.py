@@ -75,11 +75,11 @@ def significant(value: float, digits: int = 3) -> str:
     """So many significant digits; plain below ten million and above a millionth, else powers of ten."""
     if value == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+    exponent = int(power)
     if -6 <= exponent < 7:
         return number(value, max(0, digits - 1 - exponent))
-    mantissa = value / 10.0**exponent
-    return f"{number(mantissa, digits - 1)} × 10{str(exponent).translate(_SUPERSCRIPT)}"
+    return f"{mantissa.replace('-', MINUS)} × 10{str(exponent).translate(_SUPERSCRIPT)}"
 
 
 def scale_for(largest: float, unit: str) -> tuple[float, str]:
@@ -145,15 +145,15 @@ def shown(estimate: Estimate) -> Shown:
     factor, unit = scale_for(max(abs(end) for end in ends), estimate.unit)
     decimals = _decimals(estimate, factor)
     counted = estimate.basis is Basis.COUNTED
-    if estimate.low is not None and estimate.high is not None:
+    if counted and estimate.low == estimate.high:
+        interval = "(exact count)"
+    elif estimate.low is not None and estimate.high is not None:
         level = "" if estimate.level == 0.95 else f" at {percent(estimate.level, 0)}"
         low, high = fixed(estimate.low / factor, decimals), fixed(estimate.high / factor, decimals)
         interval = f"[{low}, {high}]{level}"
-    elif counted:
-        interval = "(exact count)"
     else:
         interval = "(n=1, no interval)" if estimate.n == 1 else "(no interval)"
-    told = estimate.n == 1 or (counted and estimate.low is None)
+    told = estimate.n == 1 or (counted and estimate.low == estimate.high)
     share = estimate.unit.startswith("share ")
     write = (
         fixed if estimate.low is not None or share else number

@@ -35,6 +35,9 @@ PUBLISHED = (
         "electricity of data centres in 2026, more than", 1e12, "kWh", "IEA, Electricity 2024", 2024, "energy",
         "a year; all uses, of which training is a part that the source does not state",
     ),
+    Published(
+        "one large training, about", 5.0, "transatlantic flights", "the article, which names no source", 2026, "energy"
+    ),
 )  # fmt: skip
 
 
@@ -71,7 +74,9 @@ def _found(fact: Published, saving: Estimate | None) -> str:
 
 def _told(fact: Published, share: float | None, low: float | None = None, high: float | None = None) -> str:
     """A share of the published figure, its range, or both, with the unit written once."""
-    factor, unit = formats.scale_for(fact.value, fact.unit) if fact.unit == "kWh" else (1e6, f"million {fact.unit}")
+    factor, unit = formats.scale_for(fact.value, fact.unit)  # other units are told as they come
+    if fact.unit != "kWh" and fact.value >= 1e6:
+        factor, unit = 1e6, f"million {fact.unit}"
 
     def tell(part: float) -> str:
         return formats.significant(fact.value * part / factor)

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.judge.types import Judgement
 from harness.record.record import Record
@@ -135,6 +135,7 @@ def write(judgement: Judgement, records: Sequence[Record], path: Path, form: For
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import escape
 
     from harness.report import formats
     from harness.report.sections.controls import ratio
@@ -147,14 +148,25 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_keep_units,
     )
     environment.filters.update(
         shown=formats.shown, percent=formats.percent, quantity=formats.quantity, parameters=formats.parameters,
         significant=formats.significant, decimals=formats.number, plural=formats.plural, bound=formats.bound,
         inner=formats.inner, capital=formats.capital, p_value=formats.p_value, swatch=swatch, ratio=ratio,
-        amount=amount, exp_ratio=_exp_ratio, difference=_difference, soften=_soften, metric_label=_metric_label,
+        amount=amount, verbatim=escape, exp_ratio=_exp_ratio,
+        difference=_difference, soften=_soften, metric_label=_metric_label,
     )  # fmt: skip
     return environment
+
+
+def _keep_units(value: Any) -> Any:
+    """No line break between a number and its per cent; markup has been through this already."""
+    from markupsafe import Markup
+
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return re.sub(r"(?<=\d) %", "\u00a0%", value)
+    return value
 
 
 def _clauses(headline: str) -> list[str]:

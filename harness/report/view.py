@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.judge.compare import is_aa
 from harness.judge.types import Comparison, Judgement
 from harness.record.record import Record, Status
 from harness.report import formats
@@ -92,14 +91,13 @@ class View:
 
     @cached_property
     def repeats(self) -> frozenset[str]:
-        """Controls that are the baseline once more (A/A): the same specification under another name."""
-        base = {r.block_id: r.spec for r in self.unsorted if r.spec.arm == self.baseline}
-        found = {
-            r.spec.arm
-            for r in self.unsorted
-            if r.block_id in base and r.spec.method == base[r.block_id].method and is_aa(base[r.block_id], r.spec)
-        }
-        return frozenset(found) & frozenset(self.controls)
+        """Controls that are the baseline once more (A/A): they must show no difference."""
+        return frozenset(c.arm for c in self.judgement.comparisons if c.is_aa) & frozenset(self.controls)
+
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """Controls that are another way of training, not the baseline again."""
+        return tuple(arm for arm in self.controls if arm not in self.repeats)
 
     @cached_property
     def styles(self) -> dict[str, Style]:

@@ -148,14 +148,18 @@ def test_wasted_energy_is_that_of_attempts_that_came_to_nothing(view: View) -> N
     assert joules == pytest.approx(sum(r.energy.joules for r in lost if r.energy and r.energy.joules))
 
 
-def test_only_the_baseline_under_another_name_is_a_repeat(view: View) -> None:
-    assert view.repeats == {"dense-aa"}
-    renamed = [
-        r.model_copy(update={"spec": r.spec.model_copy(update={"method": "dense"})})
-        if r.spec.arm == "dense-short" else r
-        for r in view.unsorted
-    ]  # fmt: skip
-    assert View(view.judgement, renamed).repeats == {"dense-aa"}  # the same method, but fewer steps
+@pytest.mark.parametrize(
+    ("scope", "flops"), [("energy", "48.5 % (exact count), counted"), ("all", "invalid: coverage 81 %")]
+)
+def test_an_invalid_energy_leaves_the_counted_flops_standing(view: View, scope: str, flops: str) -> None:
+    spoiled = [
+        c.model_copy(update={"invalid": "coverage 81 %", "invalid_scope": scope}) for c in view.judgement.comparisons
+    ]
+    text = page.render_markdown(view.judgement.model_copy(update={"comparisons": tuple(spoiled)}), view.unsorted)
+    line = next(line for line in text.splitlines() if line.startswith("| sat | 0.1M | train |"))
+    cells = [cell.strip() for cell in line.split("|")[5:]]
+    assert cells[:4] == ["invalid: coverage 81 %"] * 4
+    assert cells[4] == flops
 
 
 def test_markdown_is_the_golden_one() -> None:

@@ -41,7 +41,7 @@ def _counted(view: View) -> list[Comparison]:
     found: dict[tuple[str, int], Comparison] = {}
     for protocol in ("count", "train", "steady"):
         for comparison in view.comparisons(protocol, view.methods):
-            if comparison.flops_saving is not None:
+            if comparison.flops_saving is not None and comparison.invalid_scope != "all":
                 found.setdefault((comparison.arm, comparison.parameters), comparison)
     return sorted(found.values(), key=lambda c: (view.methods.index(c.arm), c.parameters))
 

@@ -102,7 +102,7 @@ def _frontier(chart: Chart, view: View, metric: Metric, mine: Sequence[Compariso
     """Shade every (energy, quality) at which a control or dense does as well with no more energy."""
     sign = 1 if metric.better == "lower" else -1
     spent = [(1.0, 0.0)] + [(1 - c.saving.value, c.quality[metric.name].value) for c in mine
-                            if c.saving and c.arm in view.controls]  # fmt: skip
+                            if c.saving and c.arm in view.rivals]  # fmt: skip
     points = [(x * (1 - SAME_ENERGY), y) for x, y in spent]
     best: list[tuple[float, float]] = []
     for x, y in sorted(points, key=lambda p: (p[0], sign * p[1])):
@@ -125,7 +125,7 @@ def place(view: View, metric: Metric, c: Comparison, mine: Sequence[Comparison])
         return ""
     sign = 1 if metric.better == "lower" else -1
     for other in mine:
-        if other.arm not in view.controls or other.saving is None:
+        if other.arm not in view.rivals or other.saving is None:
             continue
         no_more = (1 - other.saving.value) * (1 - SAME_ENERGY) <= 1 - c.saving.value
         if no_more and sign * other.quality[metric.name].value <= sign * c.quality[metric.name].value:

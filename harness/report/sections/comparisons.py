@@ -60,8 +60,9 @@ class Comparisons(Section):
         heads += [f"{metric.label} against {view.baseline}"] if metric else []
         lines = []
         for c in (c for name in _PROTOCOLS for c in view.comparisons(name)):
-            estimates = (c.saving, c.net_saving, c.time_saving, c.power_saving, c.flops_saving)
-            line = [c.arm, c.size, c.protocol, str(len(c.pairs)), *(absent(c, e) for e in estimates)]
+            estimates = (c.saving, c.net_saving, c.time_saving, c.power_saving)
+            line = [c.arm, c.size, c.protocol, str(len(c.pairs)), *(absent(c, e, energy=True) for e in estimates)]
+            line.append(absent(c, c.flops_saving))
             if metric:
                 line.append(absent(c, c.quality.get(metric.name)))
             lines.append(line)
@@ -105,9 +106,9 @@ def _with_basis(column: Column, rows: Sequence[Comparison]) -> Column:
     return replace(column, basis=found.pop()) if len(found) == 1 else column
 
 
-def absent(comparison: Comparison, estimate: Estimate | None) -> str:
-    """An estimate, or why it is not there."""
-    if comparison.invalid:
+def absent(comparison: Comparison, estimate: Estimate | None, *, energy: bool = False) -> str:
+    """An estimate, or why it is not there; where only the energy is invalid, the rest still stands."""
+    if comparison.invalid and (energy or comparison.invalid_scope == "all"):
         return f"invalid: {comparison.invalid}"
     return formats.estimate_text(estimate)
 

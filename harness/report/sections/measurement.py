@@ -21,16 +21,17 @@ METHODS = (
      "The unit of analysis is the natural logarithm of the energy ratio of a pair, and a saving is one minus the "
      "exponential of the mean."),
     ("Intervals",
-     "Intervals are paired Student t intervals at 95 % over seeds. One pair has no interval, and says so."),
+     "Student t intervals at 95 % over pairs; where sizes are pooled, each size keeps its own mean. One pair has no "
+     "interval, and says so."),
     ("Quality",
      "A quality claim is tested for non-inferiority, one-sided, at the margin written in the claim before the run. "
      "Not finding a difference is never taken for its absence."),
     ("Several claims",
-     "p values are adjusted after Holm over the claims that are tested together. The number of seeds is fixed by the "
-     "plan: nobody looks and then adds runs."),
+     "One-sided tests at 2.5 %, adjusted after Holm over the claims and arms that are tested together. The number of "
+     "seeds is fixed by the plan: nobody looks and then adds runs."),
     ("Scaling",
-     "The saving is regressed on the logarithm of the parameter count over the pairs. There is no verdict outside the "
-     "sizes that ran: what lies beyond is drawn as a projection."),
+     "A line through one mean for each size, over the logarithm of the parameter count. There is no verdict outside "
+     "the sizes that ran: what lies beyond is drawn as a projection."),
     ("Attribution",
      "A claim has two answers, whether its figure is true and whether the figure is the method's own. The second "
      "comes from controls that spend the same counted FLOPs with their own fully decayed learning rate."),
@@ -47,6 +48,7 @@ class Quality:
     coverage: tuple[float, float] | None  # lowest and median share of the windows that was observed
     uncertainty: float | None  # median relative standard deviation
     dominating: str
+    parts: tuple[tuple[str, float], ...]  # the budget: median relative standard deviation of each part
     disagreement: tuple[float, float] | None  # median and largest absolute, between the two channels
 
 
@@ -91,6 +93,7 @@ def _quality(records: Sequence[Record]) -> Quality:
         coverage=(min(coverage), statistics.median(coverage)) if coverage else None,
         uncertainty=statistics.median(relative) if relative else None,
         dominating=_dominating(known),
+        parts=_parts(known),
         disagreement=(statistics.median(disagreements), max(disagreements)) if disagreements else None,
     )
 
@@ -101,6 +104,16 @@ def _dominating(energies: Sequence[Energy]) -> str:
     told = [f"{term} ({formats.percent(n / total, 0)} of runs)" if len(named) > 1 else term
             for term, n in sorted(named.items(), key=lambda item: (-item[1], item[0]))]  # fmt: skip
     return ", ".join(told)
+
+
+def _parts(energies: Sequence[Energy]) -> tuple[tuple[str, float], ...]:
+    found: dict[str, list[float]] = {}
+    for energy in energies:
+        for name, joules in energy.parts.items():
+            if energy.joules:
+                found.setdefault(name, []).append(joules / energy.joules)
+    medians = [(name, statistics.median(shares)) for name, shares in found.items()]
+    return tuple(sorted(medians, key=lambda part: (-part[1], part[0])))
 
 
 def _positions(view: View) -> list[tuple[str, int, float]]:
