@@ -129,7 +129,7 @@ def _move_aside(root: Path) -> None:
 
 
 def _context(suite: Suite, planned: Plan, overrides: Sequence[str]) -> dict[str, Any]:
-    """What judging needs later beside the records: suite and claims as they stood before the run, and what is skipped."""
+    """What judging needs later beside the records: suite and claims as they stood before the run, and skips."""
     from harness.judge.claims import load_claims
 
     return {
