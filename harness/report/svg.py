@@ -65,7 +65,7 @@ def padded(values: Iterable[float], share: float = 0.06, *, include: Iterable[fl
     low, high = (min(found), max(found)) if found else (0.0, 1.0)
     width = high - low
     if width <= max(abs(low), abs(high)) * 1e-9:
-        width = abs(high) or 1.0
+        width = abs(high) if abs(high) > 1e-12 else 1.0
     return low - share * width, high + share * width
 
 
