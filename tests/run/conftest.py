@@ -1,6 +1,10 @@
+import os
+
 import pytest
 
 from harness.record import fingerprint
+
+os.environ["OMP_NUM_THREADS"] = "1"  # for the workers: two threads on one busy core wait for each other
 
 
 @pytest.fixture(autouse=True)
