@@ -10,25 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.suite.spec import RunSpec
 from harness.types import UserError
 from harness.workloads.base import Evaluation, Task
 from harness.workloads.language import corpus, held_out
+from harness.workloads.language.attention import CAUSAL
 from harness.workloads.language.ladder import Shape
 from harness.workloads.language.tokenizer import END_OF_DOCUMENT
 from harness.workloads.language.workload import Options
-
-CAUSAL = "sdpa_causal"
-"""transformers' own scaled-dot-product attention, registered without a mask builder.
-
-With no mask the kernel's causal flag does the work. The builder of the stock name ``sdpa`` looks for packed
-sequences first: it reads a value from the device in every forward pass (a synchronisation), and can't run on
-meta tensors.
-"""
-AttentionInterface.register(CAUSAL, sdpa_attention_forward)
 
 _TRAINING, _PROBES = 1, 2  # streams of the generator
 _EVALUATION_LOGITS = {"cpu": 2**21, "cuda": 2**28}  # elements of one evaluation batch
