@@ -51,11 +51,10 @@ def losses_with_gate(controller, part, unit, value, loss, batches):
 def test_gate_gradients_equal_finite_differences(axis):
     model, loss = double_llama()
     optimizer = adamw(model)
-    config = sat.SATConfig(axis=axis, score="gate_probe", schedule=((0.0, 0.5),), regime="persistent")
-    controller = sat.sparsify_(model, optimizer, config, total_steps=40, loss=loss)
+    config = sat.SATConfig(axis=axis, score="gate_probe", schedule=((0.0, 0.5),), regime="persistent", probe_batches=2)
+    controller = sat.sparsify_(model, optimizer, config, total_steps=40, loss=lambda index: loss(index % 2))
     train(model, optimizer, controller, 0, 3)
-    gates = {part.name: [float(u in part.active) for u in range(part.units)] for part in controller.parts}
-    found = gate_probe(model, controller.parts, gates, loss, 2)
+    found = controller.probe()
     step = 1e-4
     checked = 0
     with ExitStack() as stack:
