@@ -124,12 +124,14 @@ def basis(value: Basis) -> str:
 
 
 def _decimals(estimate: Estimate, factor: float) -> int:
-    """Two significant digits of the interval's half-width; three of the value where there is none."""
+    """Two significant digits of the interval's half-width, or a little more; three of the value where there is none."""
     if estimate.unit not in _LADDERS and estimate.low is None and estimate.value == int(estimate.value):
         return 0  # a count of things
     if estimate.low is not None and estimate.high is not None and estimate.high > estimate.low:
         half = (estimate.high - estimate.low) / 2 / factor
         decimals = 1 - math.floor(math.log10(half))
+        if estimate.value and abs(estimate.value / factor) < half:  # a wide interval leaves one digit more of the value
+            decimals = min(1 - math.floor(math.log10(abs(estimate.value / factor))), decimals + 1)
     elif estimate.value:
         decimals = 2 - math.floor(math.log10(abs(estimate.value / factor)))
     else:

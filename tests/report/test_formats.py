@@ -37,6 +37,7 @@ def estimate(value: float, low: float | None, high: float | None, **changes: obj
         (estimate(0.055, 0.021, 0.089, unit="share per decade"), "5.5 points per decade [2.1, 8.9], n=3, measured"),
         (estimate(1532.0, 1480.0, 1584.0, unit="J"), "1.532 kJ [1.480, 1.584], n=3, measured"),
         (estimate(0.618, 0.602, 0.633, level=0.9), "61.8 % [60.2, 63.3] at 90 %, n=3, measured"),
+        (estimate(-2.34, -18.7, 14.0, unit="points worse"), "−2.3 points worse [−18.7, 14.0], n=3, measured"),
         (estimate(72, None, None, unit="returns", basis="counted"), "72 returns (exact count), counted"),
     ],
 )
