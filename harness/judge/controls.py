@@ -157,9 +157,8 @@ def _judged(arm: str, fair: Sequence[ControlRow], saving: Basis | None) -> str:
     if any(row.difference.low is None for row in level):
         return f"{_all(level)}: without repeats nothing can be said about whose merit it is."
     if level:
-        verb = "does" if len(level) == 1 else "do"
         doubt = merit.replace(f"not {arm}'s", f"not shown to be {arm}'s")
-        return f"{_all(level)} {verb} as well at the same FLOPs, as far as can be told: {doubt}."
+        return f"At the same FLOPs no difference from {_all(level)} is shown: {doubt}."
     return f"{arm} beats every control that spends the same FLOPs: {_all(fair)}."
 
 

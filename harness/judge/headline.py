@@ -77,7 +77,7 @@ def _merit(judgement: Judgement, directions: Directions) -> str:
     if matching:
         return f"with the same FLOPs {listing(matching)} did better"
     if level:
-        return f"with the same FLOPs {listing(level)} did as well as far as can be told"
+        return f"with the same FLOPs no difference from {listing(level)} is shown"
     if fair and all(r.outcome == "arm better" for r in fair):
         return "it beats every control that spent the same FLOPs"
     return ""

@@ -27,7 +27,7 @@ from harness.record.record import Status
 from harness.types import Basis
 
 LOGGED = frozenset({"active_share", "re_entry", "hardware"})
-ATTRIBUTED = frozenset({"energy_saving", "cost_saving", "flops_saving", "energy_saving_slope", "quality"})
+ATTRIBUTED = frozenset({"energy_saving", "cost_saving", "flops_saving", "quality"})
 
 ModelSays = Literal["", "supported by a model", "contradicted by a model"]
 

@@ -64,6 +64,13 @@ def test_the_latest_good_attempt_counts_and_the_failed_one_is_wasted():
     assert lost.joules == sat[0].energy.joules > 0
 
 
+def test_of_two_good_attempts_the_later_counts_and_the_other_is_wasted():
+    first = records(("1M",), (0,), SAT)
+    again = [r.model_copy(update={"attempt": 2, "seconds": 1.0}) for r in first if r.spec.arm == "sat"]
+    assert latest_ok([*again, *first])[again[0].run_id].attempt == 2
+    assert wasted([*again, *first]).attempts == 1
+
+
 def test_a_failed_attempt_of_unknown_energy_is_not_zero_joules():
     found = changed(records(("1M",), (0,), SAT, statuses={("1M", 0, "sat"): Status.FAILED}), "sat", energy=None)
     assert (wasted(found).joules, wasted(found).attempts, wasted(found).unknown) == (0.0, 1, 1)

@@ -10,6 +10,7 @@ from synthetic import ARMS, Planted, records, suite_arms
 
 from harness.judge.claims import load_claims
 from harness.judge.judge import exit_code, judge
+from harness.judge.logged import mean_share
 from harness.judge.types import Claim, Skipped, VerdictStatus
 from harness.record.record import Status
 from harness.suite.spec import FootprintOptions, Protocol
@@ -116,6 +117,11 @@ def test_large_models_are_not_tested_without_large_models():
     assert found.arm == ""
 
 
+def test_small_models_under_steady_say_nothing_of_large_ones():
+    small = records(("1M", "7B"), range(4), {"sat": Planted(0.75)}, noise=0.01, protocol=Protocol.STEADY, **MEASURED)
+    assert verdict(small, "energy-large").status is VerdictStatus.NOT_TESTED
+
+
 def test_large_models_each_by_itself_under_steady():
     steady = {"protocol": Protocol.STEADY, **MEASURED}
     both = records(("13B", "30B"), range(4), {"sat": Planted(0.75)}, noise=0.01, **steady)
@@ -179,6 +185,12 @@ def test_active_share_is_averaged_over_steps():
     assert share == pytest.approx(0.08 + 0.92 * 0.28, abs=0.002)
     outside = verdict(records(("1M",), (0,), {"sat": Planted(0.6, active=0.6)}), "active-share")
     assert outside.status is VerdictStatus.REFUTED
+
+
+def test_before_the_first_switch_a_model_is_dense():
+    record = records(("1M",), (0,), {"sat": Planted(0.6)})[1]
+    late = record.activity[0].model_copy(update={"step": 150, "active_parameters": 0.2})
+    assert mean_share(record.model_copy(update={"activity": (late,)})) == pytest.approx(0.75 * 1 + 0.25 * 0.2)
 
 
 def test_a_growing_regime_has_no_returns_and_the_verdict_says_so():
@@ -249,8 +261,7 @@ def test_attribution_names_the_control_that_does_as_well():
     }
     found = records(("1M", "3M"), range(4), arms, **MEASURED)
     text = verdict(found, "energy-small", arms=suite_arms(arms)).attribution
-    assert "dense-small" in text
-    assert "does as well at the same FLOPs" in text
+    assert "At the same FLOPs no difference from dense-small" in text
     assert "the saving is real but not shown to be sat's" in text
     assert "dense-aa" not in text
 
@@ -303,6 +314,15 @@ def test_holm_makes_a_family_stricter():
     crowd = tuple(SAVES.model_copy(update={"id": f"c{i}"}) for i in range(5))
     together = judged(found, crowd).verdicts[0].checks[0].p_value
     assert together == pytest.approx(min(1.0, 5 * alone))
+
+
+def test_what_holds_alone_may_not_hold_in_a_crowd():
+    """Scatter chosen so that p lies between 0.025 / 30 and 0.025."""
+    found = records(("1M",), range(3), {"sat": Planted(0.5)}, noise=0.004, **MEASURED)
+    assert 0.025 / 30 < verdict(found, SAVES).checks[0].p_value < 0.025
+    crowd = tuple(SAVES.model_copy(update={"id": f"c{i}"}) for i in range(30))
+    assert verdict(found, SAVES).status is VerdictStatus.VERIFIED
+    assert {v.status for v in judged(found, crowd).verdicts} == {VerdictStatus.INCONCLUSIVE}
 
 
 def test_aa_null_verifies_at_most_five_percent():
