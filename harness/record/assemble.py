@@ -73,6 +73,8 @@ def assemble(
     warnings: list[str] = list(finished.notes) if finished else []
     conditions: dict[str, Any] = {}
     measured = attempt.spec.protocol is not Protocol.COUNT
+    if measured and status is Status.OK and attempt.meter_problem:
+        status, reason = Status.INVALID, attempt.meter_problem
     if info is not None and started is not None:
         spans = [(e.start_ns, e.end_ns) for e in events if isinstance(e, Window) and e.kind in CHARGED]
         conditions = conditions_of(info, samples)
@@ -80,8 +82,6 @@ def assemble(
         against = reasons_against(info, samples, spans)
         if status is Status.OK and against:
             status, reason = Status.INVALID, "; ".join(against)
-    if measured and status is Status.OK and attempt.meter_problem:
-        status, reason = Status.INVALID, attempt.meter_problem
     if measured and status is Status.OK and (energy is None or not energy.known):
         status, reason = Status.INVALID, energy.reason if energy else "no energy was measured"
     final = next((e for e in events if isinstance(e, Evaluated) and e.final), None)
@@ -210,7 +210,7 @@ def _curve(
         return []
     points = []
     for event in events:
-        if not isinstance(event, Evaluated):
+        if not isinstance(event, Evaluated) or event.final:
             continue
         until = (event.at_ns - started.at_ns) / 1e9
         before = [window for window in windows if window.charged and window.end_s <= until]

@@ -48,7 +48,10 @@ class WindowEnergy(Frozen):
 
 
 class CurvePoint(Frozen):
-    """Held-out metrics after so many steps, examples and charged joules."""
+    """Metrics on a small held-out part after so many steps, examples and charged joules.
+
+    The whole held-out split is ``Record.quality``; the two are not on the same text.
+    """
 
     step: int
     examples: int

@@ -63,7 +63,7 @@ class Progress(Frozen):
 
 
 class Evaluated(Frozen):
-    """A point of the learning curve, or the final quality (``final``)."""
+    """A point of the learning curve (a small part of the held-out split), or the final quality (all of it)."""
 
     event: Literal["evaluated"] = "evaluated"
     at_ns: int

@@ -23,7 +23,7 @@ from harness.record.assemble import Attempt, assemble
 from harness.record.ledger import Ledger, SetInfo, latest
 from harness.record.record import Record, Status
 from harness.run.events import Event, Failed, Finished, Progress, Started, parse
-from harness.run.launch.local import LocalLauncher, Worker
+from harness.run.launch.local import LocalLauncher
 from harness.suite.spec import Block, PlannedRun, Suite
 from harness.suite.spec import Protocol as RunProtocol
 from harness.types import Basis, UserError
@@ -247,27 +247,30 @@ class Runner:
         events_file = self.ledger.file_reference(events_path, len(ended.events)) if events_path.exists() else None
         return assemble(attempt, ended.events, ended.info, ended.samples, samples_file, events_file)
 
+    def _run_options(self, planned: PlannedRun) -> dict[str, str]:
+        """Meter options of one run: a replayed script may plant other watts for each arm."""
+        return {"arm": planned.spec.arm} if self.meter.name == "replay" else {}
+
     def _watch(self, planned: PlannedRun, events_path: Path, samples_path: Path, sampler: Sampler) -> _Ended:
         """Start the worker, meter it, follow it to its end."""
         ended = _Ended()
         began = time.monotonic()
         worker = self.launcher.start(planned.spec, events_path)
         tail = _Tail(events_path, ended.events)
-        sampling = False
+        metering = _Metering(sampler, samples_path)
         stopped = ""
         try:
             while worker.alive:
                 for event in tail.read():
                     if isinstance(event, Started) and planned.spec.protocol is not RunProtocol.COUNT:
                         self.device_id = event.device
-                        options = {"arm": planned.spec.arm} if self.meter.name == "replay" else {}
-                        ended.info, ended.meter_problem = _start(sampler, worker, event, samples_path, options)
-                        sampling = ended.info is not None
+                        metering.start(worker.pid, event.device, self._run_options(planned))
                         worker.go()
                     elif isinstance(event, Progress):
-                        self.display.update(
-                            event, time.monotonic() - began, sampler.peek() if sampling else Live(None, None)
-                        )
+                        self.display.update(event, time.monotonic() - began, metering.peek())
+                    elif isinstance(event, Finished):
+                        metering.stop()
+                        worker.bye()
                 if time.monotonic() - began > self.suite.timeout_s:
                     stopped = f"took longer than the suite's timeout of {self.suite.timeout_s:g} s"
                     worker.kill()
@@ -276,13 +279,8 @@ class Runner:
             stopped = INTERRUPTED
             worker.kill()
         finally:
-            if sampling:
-                try:
-                    sampler.stop()
-                except SamplerError as error:
-                    ended.meter_problem = str(error)
-                if samples_path.exists():
-                    ended.samples = read(samples_path).samples
+            metering.stop()
+        ended.info, ended.meter_problem, ended.samples = metering.info, metering.problem, metering.samples()
         tail.read()
         ended.status, ended.reason = _verdict(ended.events, worker.exit_code, stopped)
         worker.close()
@@ -317,6 +315,43 @@ class _Ended:
     reason: str = ""
 
 
+class _Metering:
+    """One run's sampling, from a worker's start to its end; what went wrong is kept, not raised."""
+
+    def __init__(self, sampler: Sampler, path: Path) -> None:
+        self._sampler = sampler
+        self._path = path
+        self._running = False
+        self.info: MeterInfo | None = None
+        self.problem = ""
+
+    def start(self, pid: int, device_id: str, options: dict[str, str]) -> None:
+        """Begin; the first sample is taken before this returns."""
+        try:
+            self.info = self._sampler.start(pid, _uuid(device_id), path=self._path, options=options)
+            self._running = True
+        except (SamplerError, UserError) as error:
+            self.problem = f"the meter could not be started: {error}"
+
+    def peek(self) -> Live:
+        """For the live line."""
+        return self._sampler.peek() if self._running else Live(None, None)
+
+    def stop(self) -> None:
+        """End, with one last sample; does nothing the second time."""
+        if not self._running:
+            return
+        self._running = False
+        try:
+            self._sampler.stop()
+        except SamplerError as error:
+            self.problem = str(error)
+
+    def samples(self) -> Sequence[Sample]:
+        """What was read."""
+        return read(self._path).samples if self.info is not None and self._path.exists() else ()
+
+
 class _Tail:
     """Follows a growing events file, whole lines only."""
 
@@ -337,15 +372,6 @@ class _Tail:
         new = [parse(line) for line in content[:end].splitlines()]
         self._events.extend(new)
         return new
-
-
-def _start(
-    sampler: Sampler, worker: Worker, event: Started, path: Path, options: dict[str, str]
-) -> tuple[MeterInfo | None, str]:
-    try:
-        return sampler.start(worker.pid, _uuid(event.device), path=path, options=options), ""
-    except (SamplerError, UserError) as error:
-        return None, f"the meter could not be started: {error}"
 
 
 def _uuid(device_id: str) -> str | None:

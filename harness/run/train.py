@@ -100,8 +100,7 @@ class Loop:
                         self._report(current, loss)
                 step = until
             self._check_finite(step, loss)
-            if step < self.recipe.steps:
-                self._evaluate(step, final=False)
+            self._evaluate(step, final=False)
         return step
 
     def _steady(self) -> int:

@@ -22,6 +22,29 @@ from harness.suite.spec import Protocol, RunSpec
 GO = "go"
 """What the parent sends once the meter runs."""
 
+BYE = "bye"
+"""What it sends once the meter has seen the end."""
+
+
+class Parent:
+    """The other end of the worker's life: what it says is waited for; if it is gone, so is the worker."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._said = {GO: threading.Event(), BYE: threading.Event()}
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def wait_for(self, word: str) -> None:
+        """Block until the parent has said it."""
+        self._said[word].wait()
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                self._said[self._pipe.recv()].set()
+        except (EOFError, OSError):
+            os._exit(1)
+
 
 class Mouth:
     """Appends events to a file."""
@@ -34,12 +57,14 @@ class Mouth:
         os.write(self._descriptor, event.model_dump_json().encode() + b"\n")
 
 
-def main(spec_json: str, events_path: str, parent: Connection) -> None:
+def main(spec_json: str, events_path: str, pipe: Connection) -> None:
     """Entry point of a worker process. Never raises: what goes wrong is said as ``failed``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is the parent's to handle
     mouth = Mouth(events_path)
+    parent = Parent(pipe)
     try:
-        work(RunSpec.model_validate_json(spec_json), mouth.say, lambda: _wait_for_go(parent))
+        work(RunSpec.model_validate_json(spec_json), mouth.say, lambda: parent.wait_for(GO))
+        parent.wait_for(BYE)  # a process that is gone can't be read any more
     except BaseException as error:
         mouth.say(
             Failed(
@@ -128,17 +153,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def _wait_for_go(parent: Connection) -> None:
-    """Block until the parent says go; from then on end at once if the parent is gone."""
-    if parent.recv() != GO:
-        raise RuntimeError("the parent did not start the meter")
-    threading.Thread(target=_die_with_parent, args=(parent,), daemon=True).start()
-
-
-def _die_with_parent(parent: Connection) -> None:
-    try:
-        parent.recv()
-    except (EOFError, OSError):
-        os._exit(1)

@@ -53,7 +53,7 @@ def test_windows_tile_the_training_without_overlap(specs, arm):
         probes = [w for w in windows if w.kind is WindowKind.PROBE and w.phase == index]
         assert len(probes) >= phase.probes
     points = [event for event in events if isinstance(event, Evaluated)]
-    assert [(point.step, point.final) for point in points] == [(10, False), (20, True)]
+    assert [(point.step, point.final) for point in points] == [(10, False), (20, False), (20, True)]
 
 
 def test_the_active_share_is_logged_as_planned(specs):

@@ -42,8 +42,15 @@ class Worker:
 
     def go(self) -> None:
         """The meter runs: begin."""
+        self._tell(worker.GO)
+
+    def bye(self) -> None:
+        """The meter has seen the end: go."""
+        self._tell(worker.BYE)
+
+    def _tell(self, word: str) -> None:
         try:
-            self._pipe.send(worker.GO)
+            self._pipe.send(word)
         except (BrokenPipeError, OSError):
             pass  # it died before it could begin; its exit code tells
 
