@@ -5,10 +5,11 @@ The recipe, one rule for every rung and every arm:
 - a step sees 2,048 tokens below 5 M parameters, 8,192 below 100 M, 16,384 below 2 B, 8,192 from there (what
   fits one card), in sequences of the ladder's length;
 - steps = tokens_per_parameter x parameters / tokens of a step, rounded up;
-- learning rate = 0.46 / width, at most 0.01. 0.46 / width goes through the rates of GPT-3 (Brown et al., "Language
-  Models are Few-Shot Learners", 2020, table 2.1: 6.0e-4 at width 768, 2.0e-4 at 2,048, 1.0e-4 at 5,140) and is the
-  scaling that muP finds for hidden matrices under Adam (Yang et al., "Tensor Programs V", 2022). Every arm of
-  a rung shares it.
+- learning rate = 0.33 / width, at most 0.01. A sweep with dense alone at widths 32 to 96 has its best rates at
+  0.30 to 0.38 / width (``docs/language.md`` has the figures); 1 / width is how muP scales hidden matrices under Adam
+  (Yang et al., "Tensor Programs V", 2022), and at widths 768 to 5,140 the line lies at 0.6 to 0.8 of the rates of
+  GPT-3, whose batches were much larger (Brown et al., "Language Models are Few-Shot Learners", 2020, table
+  2.1). Every arm of a rung shares it.
 
 Under the ``steady`` and ``count`` protocols the recipe is that of the whole training, a few steps of which are
 run (or none).
@@ -33,7 +34,7 @@ from harness.workloads.language.tokenizer import LEAST_BPE_VOCABULARY
 if TYPE_CHECKING:
     import torch
 
-LEARNING_RATE_TIMES_WIDTH = 0.46
+LEARNING_RATE_TIMES_WIDTH = 0.33
 LARGEST_LEARNING_RATE = 0.01
 
 
