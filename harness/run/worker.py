@@ -86,6 +86,8 @@ def work(spec: RunSpec, say: Callable[[Event], None], ready: Callable[[], None])
     from harness.run.train import Loop, make_optimizer
     from harness.workloads.base import WORKLOADS
 
+    if spec.recipe.threads is not None:
+        torch.set_num_threads(spec.recipe.threads)
     counted = count(spec)
     torch.manual_seed(spec.seed)
     if spec.protocol is Protocol.COUNT:

@@ -43,6 +43,7 @@ class Recipe(Frozen):
     checkpointing: bool = False  # gradient checkpointing
     compile: bool = False
     evaluations: Annotated[int, Field(ge=1)] = 8  # points of the learning curve, the last after the last step
+    threads: Annotated[int, Field(ge=1)] | None = None  # of torch on the CPU; None: as many as there are cores
     sampled_steps: Annotated[int, Field(ge=1)] = 8  # steady protocol: steps measured in each phase
 
     @model_validator(mode="after")
