@@ -40,6 +40,11 @@ class MethodPlan:
     phases: tuple[Phase, ...]
 
 
+def with_steps(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe for another number of steps, its learning rate fully decayed by then."""
+    return recipe.model_copy(update={"steps": steps, "evaluations": min(recipe.evaluations, steps)})
+
+
 class Controller:
     """A method at work inside the training loop. This one, dense, does nothing.
 
@@ -81,6 +86,7 @@ class Method(ABC):
     Options: ClassVar[type[BaseModel]]
     summary: ClassVar[str]  # one line for `ls methods` and the page
     matches: ClassVar[bool] = False  # a control that needs ``match``
+    may_match: ClassVar[bool] = False  # takes as many steps as it needs to spend the matched arm's FLOPs
 
     @abstractmethod
     def plan(self, options: Json, request: PlanRequest) -> MethodPlan:

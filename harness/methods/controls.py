@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from harness.methods.base import Method, MethodPlan, PlanRequest
-from harness.suite.spec import Json, Phase, Recipe
+from harness.methods.base import Method, MethodPlan, PlanRequest, with_steps
+from harness.suite.spec import Json, Phase
 from harness.types import Frozen, UserError
 
 
@@ -27,10 +27,6 @@ def _target(request: PlanRequest) -> float:
     return request.target_flops
 
 
-def _with_steps(recipe: Recipe, steps: int) -> Recipe:
-    return recipe.model_copy(update={"steps": steps, "evaluations": min(recipe.evaluations, steps)})
-
-
 class DenseShort(Method):
     """The full model for fewer steps, with its own fully decayed learning rate.
 
@@ -49,7 +45,7 @@ class DenseShort(Method):
     def plan(self, options: Json, request: PlanRequest) -> MethodPlan:
         """Steps = target FLOPs / FLOPs of a dense step, to the nearest step."""
         steps = max(1, round(_target(request) / _dense_step_flops(request, request.model)))
-        recipe = _with_steps(request.recipe, steps)
+        recipe = with_steps(request.recipe, steps)
         return MethodPlan(request.model, recipe, (Phase(steps=steps),))
 
 
@@ -80,5 +76,5 @@ class DenseSmall(Method):
             raise UserError(f"the model has no smaller version along {axis!r}; leave out the dense-small arm here")
         model = min(candidates, key=lambda shape: abs(math.log(_dense_step_flops(request, shape) / mean_step)))
         steps = max(1, round(target / _dense_step_flops(request, model)))
-        recipe = _with_steps(request.recipe, steps)
+        recipe = with_steps(request.recipe, steps)
         return MethodPlan(model, recipe, (Phase(steps=steps),))

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from harness.methods.base import Controller, Method, MethodPlan, PlanRequest
+from harness.methods.base import Controller, Method, MethodPlan, PlanRequest, with_steps
 from harness.run.events import Activity
+from harness.suite.flops import total_flops
 from harness.suite.spec import Json, Phase, RunSpec
 from harness.types import Frozen, UserError
 from harness.workloads.base import Task
@@ -55,18 +56,30 @@ class Sat(Method):
     name = "sat"
     version = 1
     Options: ClassVar[type[BaseModel]] = SatOptions
+    may_match = True
     summary = "sparse adaptive training: part of the layers or channels works, chosen by score, growing to all"
 
     def plan(self, options: Json, request: PlanRequest) -> MethodPlan:
-        """The full model and the shared recipe, with the phases of the schedule at their realised shares.
+        """The full model, with the phases of the schedule at their realised shares.
+
+        The recipe is the shared one; an arm with ``match`` takes the steps that spend the matched arm's FLOPs
+        (a control without scores saves their probes, and gets them back as steps).
 
         Depth and gradient are shares of whole layers. Width is the share asked for: how many units it keeps
         depends on the site, and the workload applies ``sat.units_kept`` to each.
+
+        Raises:
+            UserError: options that contradict each other, or probes whose cost can't be told before the run.
         """
-        config = _options(options).config(request.recipe.steps, seed=0)
-        layers = request.workload.layers(request.model)
-        planned = tuple(_phase(config, plan, layers) for plan in phases(config, request.recipe.steps))
-        return MethodPlan(request.model, request.recipe, planned)
+        recipe = request.recipe
+        planned = _phases(options, recipe.steps, request)
+        if request.target_flops is not None:
+            own = total_flops(request.workload, request.model, recipe, request.workload_options, planned)
+            if own is None:
+                raise UserError(f"workload {request.workload.name!r} can't tell its FLOPs, so nothing can match them")
+            recipe = with_steps(recipe, max(1, round(recipe.steps * request.target_flops / own)))
+            planned = _phases(options, recipe.steps, request)
+        return MethodPlan(request.model, recipe, planned)
 
     def attach(self, spec: RunSpec, task: Task, optimizer: torch.optim.Optimizer) -> Controller:
         """SAT on the task's model; nothing is switched before the first ``begin_step`` or ``enter_phase``."""
@@ -163,3 +176,30 @@ def _phase(config: SATConfig, plan: PhasePlan, layers: int) -> Phase:
     if config.axis == "width":
         return phase.model_copy(update={"width": plan.share})
     return phase.model_copy(update={"gradient" if config.mode == "freeze" else "depth": realised})
+
+
+def _phases(options: Json, steps: int, request: PlanRequest) -> tuple[Phase, ...]:
+    config = _options(options).config(steps, seed=0)
+    layers = request.workload.layers(request.model)
+    planned = tuple(_phase(config, plan, layers) for plan in phases(config, steps))
+    _refuse_probes_of_unknown_cost(config, planned, layers)
+    return planned
+
+
+def _refuse_probes_of_unknown_cost(config: SATConfig, planned: tuple[Phase, ...], layers: int) -> None:
+    """A phase says which probe runs in it by the share that is below 1: what can't be said so is refused.
+
+    The closed forms of the workloads know the gate probe of ``depth`` and ``width`` and the Taylor probe of
+    ``freeze``; controls are matched to their FLOPs, so a wrong one would give a control too much or too little.
+    """
+    if config.mode == "freeze" and config.score == "gate_probe":
+        raise UserError(
+            "method sat: score 'gate_probe' with mode 'freeze' has no closed form for its FLOPs, so no control could "
+            "be matched to it; use score 'taylor', 'magnitude' or 'random'"
+        )
+    for phase in planned:
+        if phase.probes and phase.is_dense:
+            raise UserError(
+                f"method sat: schedule: a share below 1 that keeps all {layers} layers would probe with nothing to "
+                "choose; write 1.0 there, or a smaller share"
+            )

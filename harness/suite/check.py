@@ -114,7 +114,7 @@ class Checker:
             self.source.report(
                 path, f"method {method.name!r} spends the FLOPs of another arm: name it with 'match: ARM'"
             )
-        elif match is not None and not method.matches:
+        elif match is not None and not (method.matches or method.may_match):
             self.source.report(at, f"method {method.name!r} does not match another arm; take it away")
         elif match == name:
             self.source.report(at, "an arm can't match itself", unusable=True)

@@ -9,11 +9,12 @@ import torch
 from small import write_suite
 
 from harness import app
-from harness.run import worker
+from harness.run import train, worker
 from harness.run.count import count
 from harness.run.events import Activity, Evaluated, Finished, Started, Window, WindowKind
 from harness.run.train import STEADY_WARMUP_STEPS, DivergedError
 from harness.suite.spec import Phase, Protocol
+from harness.workloads.language.task import LanguageTask
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -58,7 +59,7 @@ def test_windows_tile_the_training_without_overlap(specs, arm):
 
 def test_the_active_share_is_logged_as_planned(specs):
     shares = [(e.step, e.active_units) for e in work(specs["sat"]) if isinstance(e, Activity)]
-    assert shares == [(0, pytest.approx(1 / 6)), (15, 1.0)]
+    assert shares == [(0, pytest.approx(1 / 6)), (16, 1.0)]
 
 
 def test_equal_specs_give_equal_quality(specs):
@@ -76,6 +77,20 @@ def test_steady_measures_each_phase_with_a_probe_apart(specs):
         kinds = [(w.kind, w.steps) for w in windows if w.phase == index]
         expected = [(WindowKind.WARMUP, STEADY_WARMUP_STEPS), (WindowKind.TRAIN, sampled)]
         assert kinds == expected + [(WindowKind.PROBE, 0)] * bool(phase.probes)
+
+
+def test_the_peak_of_memory_is_training_not_evaluation(specs, monkeypatch):
+    memory = {"peak": 0}
+    evaluate = LanguageTask.evaluate
+
+    def large(task, *, final):
+        memory["peak"] = 99
+        return evaluate(task, final=final)
+
+    monkeypatch.setattr(LanguageTask, "evaluate", large)
+    monkeypatch.setattr(train, "reset_peak_memory", lambda device: memory.update(peak=10))
+    monkeypatch.setattr(train, "peak_memory_bytes", lambda device: memory["peak"])
+    assert work(specs["dense"])[-1].peak_memory_bytes == 10
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_advice(specs):

@@ -48,15 +48,15 @@ def test_phases_cover_the_training_with_realised_shares(arm, steps):
         assert phase.probe_batches == 4
 
 
-def test_the_arms_are_as_registered_before_any_result():
+def test_the_arms_are_as_registered():
     def plan(arm):
         return [
             (p.steps, p.depth, p.width, p.gradient, p.probes)
             for p in METHODS.get("sat")().plan(ARMS[arm], request()).phases
         ]
 
-    assert plan("sat") == [(750, 1 / 8, 1, 1, 0), (250, 1, 1, 1, 0)]
-    assert plan("sat-width") == [(550, 1, 0.17, 1, 1), (200, 1, 0.33, 1, 1), (150, 1, 0.5, 1, 1), (100, 1, 1, 1, 0)]
+    assert plan("sat") == [(800, 1 / 8, 1, 1, 0), (200, 1, 1, 1, 0)]
+    assert plan("sat-width") == [(600, 1, 0.17, 1, 1), (200, 1, 0.33, 1, 1), (100, 1, 0.5, 1, 1), (100, 1, 1, 1, 0)]
     assert plan("sat-random") == [(s, d, w, g, 0) for s, d, w, g, _ in plan("sat-width")]
     assert plan("freeze") == [(1000, 1, 1, 2 / 8, 10)]  # an interval of a tenth of a short training
 
@@ -81,6 +81,19 @@ def test_bad_options_are_the_users_error(options, text):
     with pytest.raises(UserError) as caught:
         METHODS.get("sat")().plan(options, request())
     assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "layers", "text"),
+    [
+        ({"mode": "freeze", "score": "gate_probe"}, 8, "score 'gate_probe' with mode 'freeze' has no closed form"),
+        ({"mode": "freeze", "schedule": [[0, 0.9]]}, 4, "a share below 1 that keeps all 4 layers"),
+        ({"score": "gate_probe", "schedule": [[0, 0.5], [0.2, 0.9], [0.5, 1]]}, 4, "a share below 1 that keeps all 4"),
+    ],
+)
+def test_probes_whose_cost_the_plan_can_not_tell_are_refused(options, layers, text):
+    with pytest.raises(UserError, match=f"^method sat: .*{text}"):
+        METHODS.get("sat")().plan(options, request(layers=layers))
 
 
 class TinyTask:
@@ -179,3 +192,23 @@ def test_the_language_workloads_closed_form_is_what_is_counted(arm, checkpointin
     assert list(counted.per_step) == [workload.step_flops(model, recipe, {}, phase) for phase in run.phases]
     predicted = [workload.probe_flops(model, recipe, {}, phase) if phase.probes else 0.0 for phase in run.phases]
     assert list(counted.per_probe) == predicted
+
+
+def test_an_arm_that_matches_takes_the_steps_that_spend_the_same_flops():
+    step = 9.0
+    workload: Any = SimpleNamespace(
+        name="fake",
+        layers=lambda model: 8,
+        step_flops=lambda model, recipe, options, phase: step * phase.width,
+        probe_flops=lambda model, recipe, options, phase: 8 * step,
+    )
+    recipe = Recipe(steps=100, batch_size=2, learning_rate=1e-3)
+    scored = METHODS.get("sat")().plan({"axis": "width"}, PlanRequest(workload, {}, {}, recipe))
+    spent = sum(p.steps * step * p.width + p.probes * 8 * step for p in scored.phases)
+    drawn = METHODS.get("sat")().plan(
+        {"axis": "width", "score": "random"}, PlanRequest(workload, {}, {}, recipe, target_flops=spent)
+    )
+    assert sum(p.probes for p in drawn.phases) == 0
+    assert drawn.recipe.steps > 100
+    assert sum(p.steps for p in drawn.phases) == drawn.recipe.steps
+    assert sum(p.steps * step * p.width for p in drawn.phases) == pytest.approx(spent, rel=0.02)

@@ -82,16 +82,16 @@ def test_phases_add_up_and_agree_with_the_decisions(schedule, steps, interval):
 
 def test_preregistered_schedules():
     depth = phases(SATConfig(), 1000)
-    assert [(p.first_step, p.share, p.probes) for p in depth] == [(0, 0.0, 0), (750, 1.0, 0)]
+    assert [(p.first_step, p.share, p.probes) for p in depth] == [(0, 0.0, 0), (800, 1.0, 0)]
     assert units_kept(40, depth[0].share) == 1
     width = phases(SATConfig(axis="width"), 1000)
     assert [(p.first_step, p.share, p.probes) for p in width] == [
         (0, 0.17, 1),
-        (550, 0.33, 1),
-        (750, 0.5, 1),
+        (600, 0.33, 1),
+        (800, 0.5, 1),
         (900, 1.0, 0),
     ]
-    assert sum(p.steps * p.share for p in width) / 1000 == pytest.approx(0.3345)
+    assert sum(p.steps * p.share for p in width) / 1000 == pytest.approx(0.318)
     freeze = SATConfig(mode="freeze")
     assert phases(freeze, 2000) == [(phases(freeze, 2000)[0])]
     assert phases(freeze, 2000)[0].probes == 4
