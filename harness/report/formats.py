@@ -6,6 +6,7 @@ A missing number is a word, never 0; a number with one observation says so, neve
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from harness.judge.types import Estimate
@@ -130,8 +131,9 @@ def _decimals(estimate: Estimate, factor: float) -> int:
     if estimate.low is not None and estimate.high is not None and estimate.high > estimate.low:
         half = (estimate.high - estimate.low) / 2 / factor
         decimals = 1 - math.floor(math.log10(half))
-        if estimate.value and abs(estimate.value / factor) < half:  # a wide interval leaves one digit more of the value
-            decimals = min(1 - math.floor(math.log10(abs(estimate.value / factor))), decimals + 1)
+        size = abs(estimate.value / factor)  # 0 as well where the division underflows
+        if 0 < size < half:  # a wide interval leaves one digit more of the value
+            decimals = min(1 - math.floor(math.log10(size)), decimals + 1)
     elif estimate.value:
         decimals = 2 - math.floor(math.log10(abs(estimate.value / factor)))
     else:
@@ -208,3 +210,11 @@ def capital(words: str) -> str:
 def plural(count: int, one: str, many: str | None = None) -> str:
     """ "1 run", "3 runs"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])\s+(?=[A-Za-z])")
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a reason, at least one (perhaps empty): short places show the first."""
+    return _BETWEEN_SENTENCES.split(text.strip())

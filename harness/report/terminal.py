@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from io import StringIO
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.judge.types import Judgement, Verdict, VerdictStatus
+from harness.report.formats import sentences
 
 STYLES = {
     VerdictStatus.VERIFIED: "bold green",
@@ -28,7 +30,8 @@ def verdict_table(judgement: Judgement, *, width: int | None = None, colour: boo
     tested = [verdict for verdict in judgement.verdicts if verdict.status is not VerdictStatus.NOT_TESTED]
     for verdict in tested:
         table.add_row(verdict.claim.id, Text(verdict.status.value, style=STYLES[verdict.status]), _reason(verdict))
-    console = Console(file=StringIO(), width=width, force_terminal=colour, highlight=False)
+    columns = width or shutil.get_terminal_size((100, 24)).columns
+    console = Console(file=StringIO(), width=columns, force_terminal=colour, highlight=False)
     console.print(table)
     others = [verdict.claim.id for verdict in judgement.verdicts if verdict.status is VerdictStatus.NOT_TESTED]
     if others:
@@ -41,9 +44,8 @@ def verdict_table(judgement: Judgement, *, width: int | None = None, colour: boo
 
 
 def _reason(verdict: Verdict) -> str:
-    parts = [verdict.reason]
-    if verdict.model_says and verdict.model_says not in verdict.reason:
+    """The first sentence each of the reason and of the attribution; the page has the rest."""
+    parts = [sentences(verdict.reason)[0], sentences(verdict.attribution)[0]]
+    if verdict.model_says:
         parts.insert(0, f"[{verdict.model_says}]")
-    if verdict.attribution:
-        parts.append(verdict.attribution)
-    return " ".join(parts)
+    return " ".join(part for part in parts if part)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from harness.judge.types import Check, Verdict, VerdictStatus
 from harness.report import formats
+from harness.report.formats import sentences
 from harness.report.markdown import table
 from harness.report.sections.base import Section
 from harness.report.view import View
@@ -15,7 +15,6 @@ from harness.report.view import View
 _ORDER = ("verified", "supported", "refuted", "contradicted", "inconclusive", "invalid", "not tested")
 
 
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Za-z])")
 _SHARES = {"energy_saving", "flops_saving", "cost_saving", "active_share"}
 
 
@@ -41,8 +40,8 @@ def row(view: View, verdict: Verdict) -> Row:
         status, word, aside = verdict.model_says.split()[0], verdict.model_says, "verdict: inconclusive"
     elif verdict.model_says:
         aside = f"its energy: {verdict.model_says}"
-    reason, *more_reasons = _SENTENCE.split(verdict.reason.strip())
-    attribution, *more_attribution = _SENTENCE.split(verdict.attribution.strip())
+    reason, *more_reasons = sentences(verdict.reason)
+    attribution, *more_attribution = sentences(verdict.attribution)
     more = (" ".join(more_reasons), " ".join(more_attribution))
     return Row(
         verdict, status, word, aside, _found(verdict), to_hold(view, verdict), reason, attribution,
