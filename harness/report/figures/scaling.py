@@ -158,7 +158,10 @@ def _bands(chart: Chart, claims: Sequence[Claim], *, narrow: bool) -> None:
         while any(abs(y - other) < 13 for other in taken) and not right:
             y += 13
         taken.append(y)
-        x = chart.px(x1) - 6 if right else chart.px(x0) + 6
+        if claim.min_parameters is not None:
+            x = chart.px(x0) - 8  # beside its line: at the end of the axis stand the labels of the arms
+        else:
+            x = chart.px(x1) - 6 if right else chart.px(x0) + 6
         words = _claimed(claim)
         chart.text(x, y, words.replace("claimed", "") .strip(" :") if narrow else words, cls="claimed",
                    anchor="end" if right else "start")  # fmt: skip
