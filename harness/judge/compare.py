@@ -108,6 +108,7 @@ def _compare(
         why = mismatch(base, run)
         if why:
             reasons.append(f"seed {run.spec.seed}: {why}")
+    reasons += _changed(arm, baseline, pairs)
     if not pairs and not reasons:
         return _only_invalid(arm, baseline, size, protocol, group=group, base_group=base_group)
     good = pairs or [(base_group[0], group[0])]
@@ -122,8 +123,18 @@ def _compare(
             invalid="; ".join(dict.fromkeys(reasons)), invalid_scope="all" if reasons else "",
             is_aa=all(is_aa(base.spec, run.spec) for base, run in good),
         ),
-        weakest(e.basis for e in map(_energy, [record for pair in pairs for record in pair]) if e is not None),
+        weakest(e.basis for e in map(energy_of, [record for pair in pairs for record in pair]) if e is not None),
     )  # fmt: skip
+
+
+def _changed(arm: str, baseline: str, pairs: Sequence[tuple[Record, Record]]) -> list[str]:
+    """Seeds are repetitions of one experiment: blocks whose runs differ in more must not be pooled."""
+    return [
+        f"runs of {name} differ in more than their seed: the suite was changed between runs; start a new result set"
+        for name, runs in ((baseline, [base for base, _ in pairs]), (arm, [run for _, run in pairs]))
+        if len({run.spec.model_copy(update={"seed": 0}).run_id for run in runs}) > 1
+        or len({run.spec.seed for run in runs}) < len(runs)
+    ]
 
 
 def _by_block(group: Sequence[Record]) -> dict[str, list[Record]]:
@@ -164,7 +175,11 @@ def mismatch(base: Record, run: Record) -> str:
         return f"not the same machine: fingerprints {base.fingerprint_id or 'none'} and {run.fingerprint_id or 'none'}"
     if base.device_id != run.device_id:
         return f"not the same card: {base.device_id or 'none'} and {run.device_id or 'none'}"
-    return _energy_mismatch(_energy(base), _energy(run))
+    different = _energy_mismatch(energy_of(base), energy_of(run))
+    if different:
+        return different
+    channels, others = _channels(base), _channels(run)
+    return "" if channels == others else f"energies are from different channels: {channels} and {others}"
 
 
 def _energy_mismatch(base: Energy | None, run: Energy | None) -> str:
@@ -177,7 +192,16 @@ def _energy_mismatch(base: Energy | None, run: Energy | None) -> str:
     return ""
 
 
-def _energy(record: Record) -> Energy | None:
+def _channels(record: Record) -> str:
+    """What the joules were read from (counter, integral of power), without the name of the instrument."""
+    energy = energy_of(record)
+    if energy is None or record.meter is None:
+        return ""
+    return "; ".join(sorted({p.removeprefix(f"{record.meter.source}, ") for p in energy.source.split("; ")}))
+
+
+def energy_of(record: Record) -> Energy | None:
+    """Energy of a training, or of a mean step under the steady protocol."""
     return record.energy_per_step if record.spec.protocol is Protocol.STEADY else record.energy
 
 
@@ -195,7 +219,7 @@ def flops_of(record: Record) -> float | None:
 
 def energy_basis(record: Record) -> Basis | None:
     """Basis of a record's energy, ``None`` where there is none."""
-    energy = _energy(record)
+    energy = energy_of(record)
     return None if energy is None else energy.basis
 
 
@@ -207,14 +231,14 @@ def log_ratio(base: float | None, arm: float | None) -> float | None:
 
 
 def _net(record: Record) -> float | None:
-    energy, seconds = _energy(record), seconds_of(record)
+    energy, seconds = energy_of(record), seconds_of(record)
     if energy is None or energy.joules is None or record.idle_power_w is None or seconds is None:
         return None
     return energy.joules - record.idle_power_w * seconds
 
 
 def _row(base: Record, run: Record) -> PairRow:
-    mine, other = _energy(base), _energy(run)
+    mine, other = energy_of(base), energy_of(run)
     energy = log_ratio(mine.joules if mine else None, other.joules if other else None)
     time = log_ratio(seconds_of(base), seconds_of(run))
     flops = log_ratio(flops_of(base), flops_of(run))

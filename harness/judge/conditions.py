@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.judge import stats
-from harness.judge.compare import QUALITY_UNITS, estimate_of, saving_estimate, weakest
+from harness.judge.compare import QUALITY_UNITS, energy_of, estimate_of, log_ratio, saving_estimate, weakest
 from harness.judge.evidence import Evidence
+from harness.judge.gates import CEILING_TOLERANCE
 from harness.judge.types import Claim, Comparison, Estimate
 from harness.judge.words import interval, percent, saved
 from harness.types import Basis
@@ -88,6 +89,10 @@ def trial(claim: Claim, arm: str, evidence: Evidence) -> Trial | None:
     conditions = build(claim, scope) if build else []
     if build and not conditions:
         return None
+    if claim.metric == "energy_saving":
+        conditions = _by_both_channels(claim, conditions, scope, evidence)
+        if why := _above_ceiling(claim, conditions, scope):
+            return Trial(claim, arm, invalid=why, used=tuple(scope))
     if claim.quality_metric is not None:
         conditions = [*conditions, *_quality(claim, arm, scope, evidence)]
     return Trial(claim, arm, tuple(conditions), used=tuple(scope)) if conditions else None
@@ -96,6 +101,55 @@ def trial(claim: Claim, arm: str, evidence: Evidence) -> Trial | None:
 def _energy(claim: Claim, scope: Sequence[Comparison]) -> list[Condition]:
     logs = {c.size: [r.log_energy_ratio for r in c.pairs if r.log_energy_ratio is not None] for c in scope}
     return _savings(claim, logs, weakest(c.saving.basis for c in scope if c.saving), "energy")
+
+
+def _by_both_channels(
+    claim: Claim, conditions: Sequence[Condition], scope: Sequence[Comparison], evidence: Evidence
+) -> list[Condition]:
+    """Leaves open what the meter's two channels answer differently: one of them is wrong, and nobody knows which."""
+    bound = claim.at_least
+    assert bound is not None
+    logs = {c.size: _second_logs(c, evidence) for c in scope if c.saving is not None}
+    known = {size: values for size, values in logs.items() if values}
+    if len(known) < len(logs) or not known:
+        return list(conditions)
+    strata = [[values] for values in known.values()] if claim.aggregate == "each" else [list(known.values())]
+    judged = []
+    for one, values in zip(conditions, strata, strict=True):
+        second = stats.stratified([stats.saving_mean(v) for v in values]).value
+        assert one.estimate is not None
+        why = f"the meter's second channel shows a saving of {percent(second)}"
+        apart = (second >= bound) != (one.estimate.value >= bound)
+        judged.append(replace(one, p_met=None, p_failed=None, open_because=why) if apart else one)
+    return judged
+
+
+def _second_logs(comparison: Comparison, evidence: Evidence) -> list[float]:
+    """Log ratios by the second channel; empty unless every pair has it in both runs."""
+    found = []
+    for row in comparison.pairs:
+        if row.log_energy_ratio is None:
+            continue
+        base, run = energy_of(evidence.good[row.base_run]), energy_of(evidence.good[row.arm_run])
+        ratio = log_ratio(base.second_joules if base else None, run.second_joules if run else None)
+        if ratio is None:
+            return []
+        found.append(ratio)
+    return found
+
+
+def _above_ceiling(claim: Claim, conditions: Sequence[Condition], scope: Sequence[Comparison]) -> str:
+    """Why a mean over sizes can't be true. A size by itself is gated; its interval may be too wide to speak there."""
+    ceilings = [c.ceiling for c in scope if c.saving is not None and c.ceiling is not None]
+    estimate = conditions[0].estimate
+    if claim.aggregate == "each" or estimate is None or estimate.low is None or len(ceilings) < len(scope):
+        return ""
+    ceiling = math.fsum(ceilings) / len(ceilings)
+    if estimate.low <= ceiling + CEILING_TOLERANCE:
+        return ""
+    return (
+        f"a mean energy saving of {percent(estimate.value)} is more than the counted FLOPs allow ({percent(ceiling)})"
+    )
 
 
 def _time(claim: Claim, scope: Sequence[Comparison]) -> list[Condition]:
@@ -198,15 +252,22 @@ def _quality(claim: Claim, arm: str, scope: Sequence[Comparison], evidence: Evid
     by_size = {c.size: values for c in trained if (values := _worse(claim, name, c, evidence))}
     what = f"{name} worse by less than {percent(margin) if claim.quality_relative else f'{margin:g}'}"
     if not by_size:
-        return [
-            Condition(
-                what=what, said=f"has no {name} of a finished training here", estimate=None, bound=margin,
-                p_met=None, p_failed=None, basis=Basis.MEASURED, open_because=f"{name} was not measured here",
-            )
-        ]  # fmt: skip
+        return [_unknown(name, margin, what, " here")]
     if claim.aggregate == "each":
-        return [_margin(claim, name, [values], what, f" at {size}") for size, values in by_size.items()]
+        unknown = [
+            _unknown(name, margin, what, f" at {size}")
+            for size in dict.fromkeys(c.size for c in scope)
+            if size not in by_size
+        ]
+        return [*(_margin(claim, name, [values], what, f" at {size}") for size, values in by_size.items()), *unknown]
     return [_margin(claim, name, list(by_size.values()), what, "")]
+
+
+def _unknown(name: str, margin: float, what: str, where: str) -> Condition:
+    return Condition(
+        what=what, said=f"has no {name} of a finished training{where}", estimate=None, bound=margin,
+        p_met=None, p_failed=None, basis=Basis.MEASURED, open_because=f"{name} was not measured{where}",
+    )  # fmt: skip
 
 
 def _worse(claim: Claim, name: str, comparison: Comparison, evidence: Evidence) -> list[float]:
@@ -229,12 +290,23 @@ def _margin(claim: Claim, name: str, strata: Sequence[Sequence[float]], what: st
     relative = claim.quality_relative
     unit = "share of the dense value, worse" if relative else f"{QUALITY_UNITS.get(name, name)} worse"
     estimate = estimate_of(found, unit, Basis.MEASURED)
-    size = percent(abs(found.value), 2) if relative else f"{abs(found.value):.2f} {QUALITY_UNITS.get(name, '')}".strip()
-    direction = "worse" if found.value > 0 else "better"
+    if found.value > 0:
+        shown, direction = estimate, "worse"
+    else:  # turned round, so that value and interval count in the same direction
+        low, high = estimate.low, estimate.high
+        shown = estimate.model_copy(
+            update={
+                "value": -estimate.value,
+                "low": None if high is None else -high,
+                "high": None if low is None else -low,
+            }
+        )
+        direction = "better"
+    size = percent(shown.value, 2) if relative else f"{shown.value:.2f} {QUALITY_UNITS.get(name, '')}".strip()
     allowed = percent(margin) if relative else f"{margin:g}"
     return Condition(
         what=what + where,
-        said=f"has {name} {size} {direction}{where}{interval(estimate, share=relative)}, "
+        said=f"has {name} {size} {direction}{where}{interval(shown, share=relative)}, "
         f"where less than {allowed} worse is allowed",
         estimate=estimate, bound=margin, p_met=found.p("below", margin), p_failed=found.p("above", margin),
         basis=Basis.MEASURED, open_because="" if found.error is not None else "n=1, no interval",

@@ -129,6 +129,12 @@ def is_fair(row: ControlRow) -> bool:
     return FAIR[0] <= row.flops_ratio <= FAIR[1]
 
 
+def only_before_holm(row: ControlRow) -> bool:
+    """Whether the interval of a row leaves out 0 although its outcome, called after Holm, is no difference."""
+    low, high = row.difference.low, row.difference.high
+    return row.outcome == "no difference shown" and low is not None and high is not None and low * high > 0
+
+
 def attribution(arm: str, rows: Iterable[ControlRow], metric: str | None, *, saving: Basis | None) -> str:
     """Whose merit is it? One or two sentences on ``arm`` against its controls in ``metric``.
 
@@ -169,4 +175,6 @@ def _all(rows: Sequence[ControlRow]) -> str:
 def _said(row: ControlRow) -> str:
     found = row.difference
     bounds = "no interval" if found.low is None or found.high is None else f"{found.low:+.3f} to {found.high:+.3f}"
+    if only_before_holm(row):
+        bounds += ", off 0 by itself but not after Holm's correction"
     return f"{row.control} ({row.arm} minus it: {found.value:+.3f} {found.unit}, {bounds})"

@@ -53,8 +53,8 @@ def _found(judgement: Judgement, directions: Directions) -> str:
     saving = best.saving
     less = "less" if saving.value >= 0 else "more"
     text = (
-        f"At {best.size}, {best.arm} takes {percent(abs(saving.value))} {less} energy than {best.baseline}"
-        f"{interval(saving, share=True)}, {_HOW[saving.basis]}"
+        f"At {best.size}{_length(best)}, {best.arm} takes {percent(abs(saving.value))} {less} energy than "
+        f"{best.baseline}{interval(saving, share=True)}, {_HOW[saving.basis]}"
     )
     name = directions.headline(best.quality)
     if name is None:
@@ -62,8 +62,19 @@ def _found(judgement: Judgement, directions: Directions) -> str:
     quality = best.quality[name]
     if math.isclose(quality.value, 0.0, abs_tol=1e-12):
         return f"{text}, with the same {name}"
+    if quality.low is not None and quality.high is not None and quality.low <= 0 <= quality.high:
+        return f"{text}, with no difference in {name} shown{interval(quality, share=False)}"
     direction = "higher" if quality.value > 0 else "lower"
-    return f"{text}, with a {name} {abs(quality.value):.3f} {direction}{interval(quality, share=False)}"
+    unit = "" if quality.unit == name else f" {quality.unit}"
+    return f"{text}, with a {name} {abs(quality.value):.3f}{unit} {direction}{interval(quality, share=False)}"
+
+
+def _length(comparison: Comparison) -> str:
+    """A saving in a training that is far too short says little of one that is not."""
+    tokens = comparison.tokens_per_parameter
+    if tokens is None:
+        return ""
+    return f" and {tokens:,.0f} tokens per parameter" if tokens >= 10 else f" and {tokens:.2g} tokens per parameter"
 
 
 def _merit(judgement: Judgement, directions: Directions) -> str:
@@ -84,9 +95,10 @@ def _merit(judgement: Judgement, directions: Directions) -> str:
 
 
 def _tally(judgement: Judgement) -> str:
+    claims = [v for v in judgement.verdicts if not v.claim.context]
     counts = []
     for status in VerdictStatus:
-        number = sum(v.status is status for v in judgement.verdicts)
+        number = sum(v.status is status for v in claims)
         if number:
             counts.append(f"{number} {status.value}")
-    return f"of {len(judgement.verdicts)} claims {listing(counts)}" if counts else ""
+    return f"of {len(claims)} claims {listing(counts)}" if counts else ""

@@ -16,7 +16,7 @@ from harness.judge.types import Claim, Comparison, Judgement, Skipped, VerdictSt
 from harness.judge.verdicts import verdicts
 from harness.judge.words import count, listing
 from harness.record.record import Record, Status
-from harness.suite.spec import Arm, FootprintOptions
+from harness.suite.spec import Arm, Experiment, FootprintOptions
 from harness.workloads.base import Metric
 
 
@@ -31,6 +31,7 @@ def judge(
     skipped: Sequence[Skipped] = (),
     *,
     metrics: Sequence[Metric] | None = None,
+    experiments: Sequence[Experiment] = (),
 ) -> Judgement:
     """All conclusions that the records allow.
 
@@ -44,6 +45,7 @@ def judge(
         arms: the suite's arms, which say what a control is matched to.
         skipped: runs that were planned and not started.
         metrics: of the workload; by default those that the registered workload declares.
+        experiments: of the suite, which say what was planned; without them only runs that were tried can be missed.
 
     Raises:
         UserError: an unknown workload, region or price.
@@ -57,7 +59,7 @@ def judge(
     directions = Directions(metrics)
     lost = wasted(ordered)
     controls = control_rows(good, claims, baseline, arms, directions)
-    evidence = Evidence(comparisons, ordered, good, directions, skipped)
+    evidence = Evidence(comparisons, ordered, good, directions, skipped, experiments)
     found = verdicts(claims, evidence, controls)
     judgement = Judgement(
         suite=suite_name,
@@ -70,7 +72,7 @@ def judge(
         trends=trends(comparisons),
         footprint=footprint(good, footprint_options, lost),
         skipped=tuple(skipped),
-        problems=tuple(_problems(comparisons, ordered, good, baseline)),
+        problems=(*_incomplete(evidence), *_problems(comparisons, ordered, good, baseline)),
         provenance={
             "runs": len({record.run_id for record in ordered}),
             "attempts": len(ordered),
@@ -110,6 +112,13 @@ def _problems(
     if len(revisions) > 1:
         found.append(f"the set mixes code revisions: {listing(sorted(revisions))}")
     return list(dict.fromkeys(found))
+
+
+def _incomplete(evidence: Evidence) -> list[str]:
+    """That planned runs have not been made yet: whoever looks now and stops has chosen what to see."""
+    if not evidence.not_run:
+        return []
+    return [f"{count(len(evidence.not_run), 'planned run')} not made yet: the verdicts are provisional"]
 
 
 def exit_code(judgement: Judgement) -> int:

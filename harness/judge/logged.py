@@ -72,11 +72,13 @@ def _active_share(claim: Claim, runs: dict[str, list[Record]]) -> Verdict:
     end = (
         "That is chosen by the schedule: the method was run as described, which says nothing of what it saves"
         if inside
-        else f"Outside the claimed {percent(low)} to {percent(high)}: as run here, the method is not the one described"
+        else f"Outside the claimed {percent(low)} to {percent(high)}: the schedule chosen here is not the one "
+        "described, and says nothing against it"
     )
     return Verdict(
-        claim=claim, status=VerdictStatus.VERIFIED if inside else VerdictStatus.REFUTED, arm=arm, checks=tuple(checks),
-        measured_range=_range(runs[arm]), reason=f"{listing(said)} (logged). {end}.",
+        claim=claim, status=VerdictStatus.VERIFIED if inside else VerdictStatus.NOT_TESTED, arm=arm,
+        checks=tuple(checks), measured_range=_range(runs[arm]), reason=f"{listing(said)} (logged). {end}.",
+        needs="" if inside else claim.needs,
     )  # fmt: skip
 
 
@@ -105,7 +107,11 @@ def _re_entry(claim: Claim, runs: dict[str, list[Record]]) -> Verdict:
     )
     returning = [arm for arm, (_, _, returns) in totals.items() if returns >= wanted]
     leaving = [arm for arm, (_, exits, _) in totals.items() if exits]
+    every = [_interval(r) for records in runs.values() for r in records]
+    known = sorted({round(steps) for steps in every if steps is not None})
     text = f"{listing(said)} (logged)"
+    if known:
+        text += f"; units were scored again about every {listing([str(steps) for steps in known])} steps here"
     arm = (returning or leaving or list(runs))[0]
     common = {"claim": claim, "arm": arm, "checks": checks, "measured_range": _range(runs[arm])}
     if returning:
@@ -117,6 +123,12 @@ def _re_entry(claim: Claim, runs: dict[str, list[Record]]) -> Verdict:
         reason=f"{text}: a growing regime only adds units, so nothing that was active is ever frozen and nothing can "
         "return. What was run here does not do what the claim describes.",
     )  # fmt: skip
+
+
+def _interval(record: Record) -> float | None:
+    """Mean number of steps between two scorings in the phases that have any."""
+    probing = [phase for phase in record.spec.phases if phase.probes]
+    return sum(p.steps for p in probing) / sum(p.probes for p in probing) if probing else None
 
 
 def _hardware(claim: Claim, evidence: Evidence) -> Verdict | None:

@@ -8,6 +8,8 @@
   inconclusive, ``model_says`` holds what the same rules say of the model, and quality, which is measured
   whatever the meter, can still refute.
 * One pair has no interval and decides nothing.
+* Nothing is verified on a selection: a planned run of the arm or the baseline that failed, that a gate refused or
+  that nobody has made yet leaves the claim open.
 """
 
 from __future__ import annotations
@@ -118,8 +120,9 @@ def _verdict(claim: Claim, tested: Tested, evidence: Evidence) -> Verdict:
     valid = [one for one in tested.trials if not one.invalid]
     refused = [one for one in tested.trials if one.invalid]
     holding = [one for one in tested.holding if one.basis in SOLID]
-    if holding:
-        return _done(VerdictStatus.VERIFIED, tested, holding[0], evidence)
+    whole = [one for one in holding if not evidence.missing(claim, one.arm)]
+    if whole:
+        return _done(VerdictStatus.VERIFIED, tested, whole[0], evidence)
     if refused:
         said = "; ".join(f"{one.arm}: {one.invalid}" for one in refused)
         return Verdict(
@@ -156,9 +159,12 @@ def _model_says(tested: Tested, best: Trial) -> ModelSays:
 
 
 def _done(status: VerdictStatus, tested: Tested, best: Trial, evidence: Evidence) -> Verdict:
-    says = _model_says(tested, best)
+    holds = status is VerdictStatus.INCONCLUSIVE and best in tested.holding
+    missing = evidence.missing(tested.claim, best.arm) if holds else ""
+    says = "" if missing else _model_says(tested, best)
     others = [one for one in tested.trials if one is not best and not one.invalid]
     open_reasons = list(dict.fromkeys(c.open_because for c in best.conditions if c.open_because))
+    open_reasons += [missing] if missing else []
     parts = [f"{best.arm} {_listed(best.conditions)}"]
     if status is VerdictStatus.INCONCLUSIVE:
         parts += [_why_open(says, open_reasons)]
@@ -172,7 +178,7 @@ def _done(status: VerdictStatus, tested: Tested, best: Trial, evidence: Evidence
     return Verdict(
         claim=tested.claim, status=status, model_says=says, arm=best.arm, checks=_checks(tested, [best, *others]),
         measured_range=evidence.range_of(best.used), reason=" ".join(sentence(part) for part in parts if part),
-        needs=_needs(tested.claim, status, best, open_reasons),
+        needs=_needs(tested.claim, status, best, says, open_reasons, missing=missing),
     )  # fmt: skip
 
 
@@ -186,17 +192,23 @@ def _why_open(says: ModelSays, reasons: Sequence[str]) -> str:
     return "" if says else "That neither shows nor excludes it at the error level agreed on"
 
 
-def _needs(claim: Claim, status: VerdictStatus, best: Trial, open_reasons: Sequence[str]) -> str:
+def _needs(
+    claim: Claim, status: VerdictStatus, best: Trial, says: ModelSays, open_reasons: Sequence[str], *, missing: str
+) -> str:
     if status is not VerdictStatus.INCONCLUSIVE:
         return ""
+    if missing:
+        return "The runs that are missing: the command that ran the suite goes on where it stopped."
     if any("n=1" in reason for reason in open_reasons):
         return "More seeds: one pair has no interval."
     if open_reasons:
         return claim.needs
-    if best.basis not in SOLID:
-        return "A machine whose energy can be measured (an NVIDIA card, or RAPL readable on bare metal)."
     more = "sizes" if claim.metric == "energy_saving_slope" else "seeds"
-    return f"More {more}: the interval still holds the figure that decides."
+    wider = f"More {more}: the interval still holds the figure that decides."
+    if best.basis in SOLID:
+        return wider
+    machine = "A machine whose energy can be measured (an NVIDIA card, or RAPL readable on bare metal)."
+    return machine if says else f"{machine} {wider}"
 
 
 def _checks(tested: Tested, trials: Sequence[Trial]) -> tuple[Check, ...]:
@@ -256,11 +268,17 @@ def _nothing_in_scope(claim: Claim) -> str:
         return f"No finished training of {listing(claim.arms)} logged its active units."
     bounds = []
     if claim.min_parameters is not None:
-        bounds.append(f"above {claim.min_parameters:.3g}")
+        bounds.append(f"above {_number(claim.min_parameters)}")
     if claim.max_parameters is not None:
-        bounds.append(f"below {claim.max_parameters:.3g}")
+        bounds.append(f"below {_number(claim.max_parameters)}")
     sizes = f" at sizes {' and '.join(bounds)} parameters" if bounds else ""
     return f"No pair of {listing(claim.arms)} and the baseline under the protocol {claim.protocol}{sizes}."
+
+
+def _number(parameters: float) -> str:
+    """ "10 billion", "350 million"."""
+    scale, word = next(((s, w) for s, w in ((1e9, " billion"), (1e6, " million")) if parameters >= s), (1.0, ""))
+    return f"{parameters / scale:g}{word}"
 
 
 def _attributed(verdict: Verdict, evidence: Evidence, controls: Sequence[ControlRow]) -> Verdict:

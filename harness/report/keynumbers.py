@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.judge.controls import is_fair
+from harness.judge.controls import is_fair, only_before_holm
 from harness.judge.types import Comparison, ControlRow, Estimate
 from harness.report import formats
 from harness.report.view import View
@@ -73,6 +73,8 @@ def _control(view: View, arm: str) -> KeyNumber:
         "control better": f"{row.control} is better at equal FLOPs",
         "no difference shown": "no difference shown at equal FLOPs",
     }[row.outcome]
+    if only_before_holm(row):
+        outcome = "not decided at equal FLOPs: the interval alone leaves out 0, not after Holm's correction"
     label = f"best control: {row.control}"
     name = next((m.label for m in view.metrics if m.name == row.metric), row.metric)
     return KeyNumber(label, row.difference, f"{formats.inner(name)}, {arm} − {row.control}: {outcome}", signed=True)

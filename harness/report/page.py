@@ -137,6 +137,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import escape
 
+    from harness.judge.controls import only_before_holm
     from harness.report import formats
     from harness.report.sections.controls import ratio
     from harness.report.sections.footprint import amount
@@ -150,6 +151,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_keep_units,
     )
+    environment.tests["only_before_holm"] = only_before_holm
     environment.filters.update(
         shown=formats.shown, percent=formats.percent, quantity=formats.quantity, parameters=formats.parameters,
         significant=formats.significant, decimals=formats.number, plural=formats.plural, bound=formats.bound,

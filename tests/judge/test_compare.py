@@ -105,6 +105,21 @@ def test_modelled_and_measured_energy_are_no_pair():
     assert "energies are modelled and measured" in compared(changed(found, "sat", energy=energy))["sat", "1M"].invalid
 
 
+def test_energies_from_two_channels_are_no_pair():
+    """A counter that was gone for one arm: the integral of power that stands in is another instrument."""
+
+    def by(record, channel):
+        source = f"{record.meter.source}, {channel}"
+        return record.model_copy(update={"energy": record.energy.model_copy(update={"source": source})})
+
+    base, run = records(("1M",), (0,), SAT, basis=Basis.MEASURED)
+    (same,) = compare([by(base, "energy counter"), by(run, "energy counter")], "dense")
+    assert not same.invalid
+    (other,) = compare([by(base, "energy counter"), by(run, "integral of instant power")], "dense")
+    assert "different channels: energy counter and integral of instant power" in other.invalid
+    assert other.invalid_scope == "all"
+
+
 def test_two_specifications_of_one_arm_in_a_block_are_refused():
     found = records(("1M",), (0,), SAT)
     extra = next(r for r in found if r.spec.arm == "sat").model_copy(update={"run_id": "another"})
@@ -191,3 +206,15 @@ def test_log_ratios_are_of_the_pair():
     found = records(("1M",), (5,), SAT)
     base, arm = found
     assert compare(found, "dense")[0].pairs[0].log_energy_ratio == math.log(arm.energy.joules / base.energy.joules)
+
+
+def test_blocks_that_differ_in_more_than_their_seed_are_not_pooled():
+    short, long = records(("1M",), (0, 1), SAT, steps=100), records(("1M",), (2, 3), SAT, steps=200)
+    pooled = compared([*short, *long])["sat", "1M"]
+    assert pooled.saving is None or pooled.invalid_scope == "all"
+    assert "runs of dense differ in more than their seed" in pooled.invalid
+    again = [r.model_copy(update={"block_id": f"{r.block_id}-again"}) for r in records(("1M",), (0, 1), SAT, seed=1)]
+    again = [r.model_copy(update={"run_id": f"{r.run_id}-again"}) for r in again]
+    twice = compared([*records(("1M",), (0, 1), SAT), *again])["sat", "1M"]
+    assert "differ in more than their seed" in twice.invalid
+    assert compared(short)["sat", "1M"].invalid == ""

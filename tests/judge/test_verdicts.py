@@ -9,11 +9,12 @@ import pytest
 from synthetic import ARMS, Planted, records, suite_arms
 
 from harness.judge.claims import load_claims
+from harness.judge.controls import only_before_holm
 from harness.judge.judge import exit_code, judge
 from harness.judge.logged import mean_share
 from harness.judge.types import Claim, Skipped, VerdictStatus
 from harness.record.record import Status
-from harness.suite.spec import FootprintOptions, Protocol
+from harness.suite.spec import Experiment, FootprintOptions, Protocol
 from harness.types import Basis, canonical_json
 
 CLAIMS = load_claims("sat-article")
@@ -184,7 +185,9 @@ def test_active_share_is_averaged_over_steps():
     share = inside.checks[0].estimate.value
     assert share == pytest.approx(0.08 + 0.92 * 0.28, abs=0.002)
     outside = verdict(records(("1M",), (0,), {"sat": Planted(0.6, active=0.6)}), "active-share")
-    assert outside.status is VerdictStatus.REFUTED
+    assert outside.status is VerdictStatus.NOT_TESTED  # a schedule chosen here refutes nobody
+    assert "the schedule chosen here is not the one described" in outside.reason
+    assert outside.needs
 
 
 def test_before_the_first_switch_a_model_is_dense():
@@ -382,5 +385,136 @@ def test_open_questions_do_not_count_in_the_exit_code():
 
 def test_headline_says_how_the_energy_came_to_be():
     assert "modelled, not measured" in judged(records()).headline
-    assert ", measured, with a loss" in judged(records(**MEASURED)).headline
+    measured = judged(records(**MEASURED)).headline
+    assert ", measured, with a loss 0.0" in measured
+    assert " nats per token higher" in measured
+    assert measured.startswith("At 3M and 0.26 tokens per parameter, sat takes ")
     assert "simulated, nothing was measured" in judged(records(basis=Basis.SIMULATED)).headline
+
+
+SOLID = {"quality_noise": 0.001, **MEASURED}
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (Status.FAILED, VerdictStatus.INCONCLUSIVE),
+        (Status.INVALID, VerdictStatus.INCONCLUSIVE),
+        (Status.OUT_OF_MEMORY, VerdictStatus.VERIFIED),  # hangs on the size, not on how the training went
+        (Status.OK, VerdictStatus.VERIFIED),
+    ],
+)
+@pytest.mark.parametrize("arm", ["sat", "dense"])
+def test_nothing_is_verified_on_the_runs_that_survived(status, expected, arm):
+    found = records(("1M", "3M"), range(6), GOOD, statuses={("3M", 2, arm): status}, **SOLID)
+    got = verdict(found, SAVES)
+    assert got.status is expected
+    assert (f"{arm} at 3M, seed 2: {status.value}" in got.reason) == (expected is VerdictStatus.INCONCLUSIVE)
+
+
+def test_a_failure_made_good_or_out_of_scope_costs_nothing():
+    retried = records(("1M", "3M"), range(6), GOOD, retried=[("3M", 2, "sat")], **SOLID)
+    assert verdict(retried, SAVES).status is VerdictStatus.VERIFIED
+    large = records(("1M", "3M", "7B"), range(6), GOOD, statuses={("7B", 2, "sat"): Status.FAILED}, **SOLID)
+    assert verdict(large, SAVES.model_copy(update={"max_parameters": 1e9})).status is VerdictStatus.VERIFIED
+    assert verdict(large, SAVES).status is VerdictStatus.INCONCLUSIVE
+
+
+def test_a_set_that_is_not_finished_verifies_nothing():
+    """Whoever looks at every run and stops when it suits him would find what he looks for."""
+    found = records(("1M", "3M"), range(6), GOOD, **SOLID)
+    planned = Experiment(protocol=Protocol.TRAIN, sizes=("1M", "3M"), seeds=tuple(range(6)), arms=("dense", "sat"))
+    more = planned.model_copy(update={"seeds": tuple(range(7))})
+    assert verdict(found, SAVES, experiments=(planned,)).status is VerdictStatus.VERIFIED
+    early = judged(found, (SAVES,), experiments=(more,))
+    assert early.verdicts[0].status is VerdictStatus.INCONCLUSIVE
+    assert "not run yet" in early.verdicts[0].reason
+    assert early.problems[0].startswith("4 planned runs not made yet")
+    skipped = [
+        Skipped(run_id=f"{size}-s6-{arm}-train-abc", arm=arm, size=size, seed=6, reason="needs 98 GB")
+        for size in ("1M", "3M") for arm in ("dense", "sat")
+    ]  # fmt: skip
+    assert verdict(found, SAVES, experiments=(more,), skipped=skipped).status is VerdictStatus.VERIFIED
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.0, VerdictStatus.VERIFIED), (1.8, VerdictStatus.INCONCLUSIVE)])
+def test_two_channels_that_answer_differently_leave_a_claim_open(factor, status):
+    """By the counter 60 % are saved, by the integral of power 28 %: one of them is wrong."""
+    found = []
+    for record in records(("1M", "3M"), range(6), GOOD, **SOLID):
+        energy = record.energy
+        if record.spec.arm == "sat":
+            energy = energy.model_copy(update={"second_joules": energy.second_joules * factor})
+        found.append(record.model_copy(update={"energy": energy}))
+    got = verdict(found, SAVES)
+    assert got.status is status
+    assert ("second channel shows a saving of 2" in got.reason) == (factor > 1)
+
+
+def test_a_mean_over_sizes_may_not_pass_the_ceiling_that_no_size_alone_shows():
+    found = records(("0.3M", "1M", "3M", "10M"), range(2), {"sat": Planted(0.6, flops=0.5)}, seed=8, **SOLID)
+    assert not any(c.invalid for c in judged(found).comparisons)  # two pairs are too few to tell
+    got = verdict(found, SAVES)
+    assert got.status is VerdictStatus.INVALID
+    assert "more than the counted FLOPs allow (50 %)" in got.reason
+
+
+def test_each_size_needs_its_own_quality():
+    claim = Claim(
+        id="c", text="t", metric="flops_saving", protocol="count", aggregate="each", at_least=0.5, arms=("sat",),
+        quality_metric="accuracy", quality_margin=0.3,
+    )  # fmt: skip
+    counted = records(("1M", "3M"), (0,), GOOD, protocol=Protocol.COUNT)
+    one, both = (records(sizes, range(6), GOOD, **SOLID) for sizes in (("1M",), ("1M", "3M")))
+    assert verdict([*counted, *both], claim).status is VerdictStatus.VERIFIED
+    got = verdict([*counted, *one], claim)
+    assert got.status is VerdictStatus.INCONCLUSIVE
+    assert "accuracy was not measured at 3M" in got.reason
+
+
+def test_a_verdict_says_how_long_was_trained():
+    got = verdict(records(("1M", "3M"), range(3), GOOD, **SOLID), SAVES)
+    assert got.measured_range.endswith(", 0.26 to 0.78 tokens per parameter")
+
+
+def test_re_entry_names_the_interval_that_was_used():
+    got = verdict(
+        records(("1M",), (0,), {"sat-width": Planted(0.5, returns=9, shape="width", active=0.36)}), "re-entry"
+    )
+    assert "about every 60 steps here" in got.reason  # 180 of 200 steps in three phases, one scoring in each
+
+
+def test_a_better_quality_and_its_interval_count_in_one_direction():
+    got = verdict(records(("1M", "3M"), range(4), {"sat": Planted(0.6, accuracy=0.5, loss=-0.02)}, **SOLID), "parity")
+    (check,) = got.checks
+    assert (check.estimate.value, check.estimate.unit) == (pytest.approx(-0.5, abs=0.1), "points worse")
+    low, high = -check.estimate.high, -check.estimate.low
+    assert f"{-check.estimate.value:.2f} points better (95 % interval {low:.3f} to {high:.3f})" in got.reason
+
+
+def test_an_interval_off_0_that_holm_does_not_let_pass_is_said_to_be_one():
+    arms = {**GOOD, "dense-small": Planted(0.6, loss=-0.02, method="dense-small", match="sat", shape="small")}
+    arms |= {f"other-{i}": Planted(0.6, loss=0.0, method="dense-small", match="sat", shape="small") for i in range(9)}
+    judgement = judged(records(("1M",), range(4), arms, quality_noise=0.005), arms=suite_arms(arms))
+    row = next(r for r in judgement.controls if r.control == "dense-small" and r.metric == "loss")
+    assert row.difference.low > 0
+    assert row.outcome == "no difference shown"
+    text = next(v.attribution for v in judgement.verdicts if v.claim.id == "energy-small")
+    assert text.count("off 0 by itself but not after Holm's correction") == sum(
+        map(only_before_holm, judgement.controls[:10])
+    )
+
+
+def test_sizes_in_sentences_are_for_people():
+    assert "at sizes above 10 billion parameters" in verdict(records(("1M",), (0,), GOOD), "energy-large").reason
+
+
+def test_headline_calls_no_difference_a_better_quality():
+    """A point estimate on the good side of 0 is no finding while its interval holds 0."""
+    found = judged(records(("1M",), range(3), {"sat": Planted(0.6, loss=0.0)}, quality_noise=0.01)).headline
+    assert "with no difference in loss shown (95 % interval -0.0" in found
+
+
+def test_headline_counts_claims_and_not_open_questions():
+    claims = sum(not claim.context for claim in CLAIMS)
+    assert f"of {claims} claims" in judged(records()).headline

@@ -28,7 +28,7 @@ METHODS = (
      "Not finding a difference is never taken for its absence."),
     ("Several claims",
      "One-sided tests at 2.5 %, adjusted after Holm over the claims and arms that are tested together. The number of "
-     "seeds is fixed by the plan: nobody looks and then adds runs."),
+     "seeds is fixed by the plan, and while a planned run is missing nothing is verified."),
     ("Scaling",
      "A line through one mean for each size, over the logarithm of the parameter count. There is no verdict outside "
      "the sizes that ran: what lies beyond is drawn as a projection."),
