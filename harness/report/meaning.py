@@ -32,8 +32,8 @@ PUBLISHED = (
         "GPU hours × 700 W board power, as the card itself reckons; no cooling, no servers",
     ),
     Published(
-        "electricity of data centres in 2026, more than", 1e12, "kWh", "IEA, Electricity 2024", 2024, "energy",
-        "a year; all uses, of which training is a part that the source does not state",
+        "electricity of data centres in 2026, could exceed", 1e12, "kWh", "IEA, Electricity 2024", 2024, "energy",
+        "a year, projected by the source; with cryptocurrencies; training is a part that the source does not state",
     ),
     Published(
         "one large training, about", 5.0, "transatlantic flights", "the article, which names no source", 2026, "energy"
