@@ -78,6 +78,10 @@ def test_significant_says_the_number(value: float) -> None:
     assert math.isclose(read, value, rel_tol=0.006, abs_tol=1e-300)
 
 
+def test_a_number_too_small_for_its_unit_is_0():
+    assert "0" in formats.shown(estimate(5e-324, -1000.0, 1000.0, unit="J")).number  # underflows in kJ
+
+
 @given(finite, st.floats(min_value=1e-9, max_value=1e6), st.sampled_from(["share", "J", "nats per token", "kWh"]))
 def test_interval_ends_never_change_places(value: float, half: float, unit: str) -> None:
     words = formats.shown(estimate(value, value - half, value + half, unit=unit))
