@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.errors import UserError
 from harness.record.ledger import Ledger, latest, write_atomically
 from harness.record.record import Record, Status
-from harness.suite.spec import Suite
+from harness.suite.spec import Protocol, Suite
 
 if TYPE_CHECKING:
     from harness.judge.types import Judgement
@@ -26,7 +27,7 @@ class RunResult:
     text: str
     document: dict[str, Any]
     interrupted: bool
-    nothing_done: bool
+    broken: bool  # a run failed, or there is none that is done
 
 
 def make_plan(
@@ -46,6 +47,13 @@ def make_plan(
     records = set_of(suite, results).records()
     machine = detect(suite.device)
     return suite, plan(suite, machine, only=only, shard=shard, budget_s=budget_s, records=records)
+
+
+def budget_s(text: str | None) -> float | None:
+    """Seconds of a ``--budget``."""
+    from harness.suite.load import duration_s
+
+    return None if text is None else duration_s(text)
 
 
 def set_of(suite: Suite, results: Path | None) -> Ledger:
@@ -70,26 +78,26 @@ def run(
     from harness.report.page import write
     from harness.run.display import LiveDisplay
     from harness.run.runner import Runner
-    from harness.suite.load import duration_s
 
-    budget_s = duration_s(budget) if budget is not None else None
-    suite, planned = make_plan(suite_path, overrides, only, shard, budget_s, results)
+    limit_s = budget_s(budget)
+    suite, planned = make_plan(suite_path, overrides, only, shard, limit_s, results)
     choice = choose_meter(meter or suite.meter, planned.machine.device)
     ledger = set_of(suite, results)
     if fresh:
-        _move_aside(ledger.root)
+        move_aside(ledger)
+    done = {run_id for run_id, record in latest(ledger.records()).items() if record.ok}
     page = output or Path("reports") / f"{ledger.root.resolve().name}.html"
     display = LiveDisplay()
     display.say(f"{suite.title}: {planned.summary}")
     display.say(f"meter: {choice.name}. {choice.why}")
-    display.expect([planned_run for block in planned.blocks for planned_run in block.runs if planned_run.skip is None])
+    display.expect([item for item in planned.runs if item.skip is None and item.spec.run_id not in done])
     runner = Runner(
         suite,
         planned.blocks,
         ledger,
         choice,
         display,
-        budget_s=budget_s,
+        budget_s=limit_s,
         mix_revisions=mix_revisions,
         device_id=planned.machine.uuid or "cpu",
     )
@@ -98,16 +106,16 @@ def run(
     if records:
         write(judgement, records, page)
     return RunResult(
-        text=_closing_text(outcome, judgement, records, page, suite_path),
+        text=_closing_text(outcome, judgement, records, page, fresh=fresh),
         document={
             "judgement": judgement.model_dump(mode="json"),
             "page": str(page),
             "results": str(ledger.root),
-            "runs": {"done": outcome.done, "new": outcome.new, "left": outcome.left},
+            "runs": {"done": outcome.done, "new": outcome.new, "left": outcome.left, "failed": outcome.failed},
             "interrupted": outcome.interrupted,
         },
         interrupted=outcome.interrupted,
-        nothing_done=outcome.done == 0,
+        broken=outcome.failed > 0 or outcome.done == 0,
     )
 
 
@@ -120,12 +128,25 @@ def choose_meter(request: str, device: str) -> MeterChoice:
     return MeterChoice(name, options, why)
 
 
-def _move_aside(root: Path) -> None:
-    """``--fresh``: an old set is kept under another name, never deleted."""
-    if not root.exists():
+def move_aside(ledger: Ledger) -> None:
+    """``--fresh``: an old set is kept under another name, never deleted.
+
+    Raises:
+        UserError: the folder holds something else than a result set, or another run is writing to it.
+    """
+    root = Path(os.path.abspath(ledger.root))
+    if not root.exists() or not {path.name for path in root.iterdir()} - {".lock"}:
         return
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    root.rename(root.with_name(f"{root.name}.before-{stamp}"))
+    if not (root / "set.json").exists():
+        raise UserError(
+            f"{ledger.root}: is no result set (set.json is missing), --fresh leaves it alone; choose another folder "
+            "with --results"
+        )
+    name = f"{root.name}.before-{time.strftime('%Y%m%d-%H%M%S')}"
+    while root.with_name(name).exists():
+        name += "-again"
+    with ledger.writing():
+        root.rename(root.with_name(name))
 
 
 def _context(suite: Suite, planned: Plan, overrides: Sequence[str]) -> dict[str, Any]:
@@ -163,23 +184,32 @@ def judge_set(ledger: Ledger) -> tuple[Judgement, list[Record]]:
             f"{ledger.root}: no result set here (set.json and plan.json are missing); "
             "`python -m harness run SUITE --results DIR` makes one"
         )
-    suite = Suite.model_validate(context["suite"])
+    try:
+        suite = Suite.model_validate(context["suite"])
+        claims = [Claim.model_validate(claim) for claim in context["claims"]]
+        skipped = [Skipped.model_validate(item) for item in context["skipped"]]
+        overrides = ", ".join(context["overrides"]) or "none"
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{ledger.root / 'plan.json'}: not what `run` wrote ({error}); it was edited or comes from another "
+            "version. The records are untouched: the same `run` writes it anew"
+        ) from error
     records = ledger.records()
     suite_file = ledger.root / "suite.yaml"
     judgement = judge(
         suite.name,
         suite.title,
         records,
-        [Claim.model_validate(claim) for claim in context["claims"]],
+        claims,
         suite.baseline,
         suite.footprint,
         suite.arms,
-        [Skipped.model_validate(item) for item in context["skipped"]],
+        skipped,
     )
     provenance = {
         **judgement.provenance,
         "code revision": info.code_revision,
-        "overrides of the suite file": ", ".join(context["overrides"]) or "none",
+        "overrides of the suite file": overrides,
         "suite file": suite_file.read_text(encoding="utf-8") if suite_file.exists() else "missing",
     }
     return judgement.model_copy(update={"provenance": provenance}), records
@@ -193,8 +223,15 @@ def render(results: Path, form: Literal["html", "md", "json"]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a page, whole or not at all."""
-    write_atomically(path, text)
+    """Write a page, whole or not at all.
+
+    Raises:
+        UserError: the place can't be written.
+    """
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror}); choose another place with -o") from error
 
 
 def verify(results: Path) -> tuple[Judgement, str, int]:
@@ -220,7 +257,11 @@ def audit(results: Path) -> list[str]:
 
     ledger = Ledger(results)
     judgement, records = judge_set(ledger)
-    return findings(ledger.root, records, judgement)
+    bare = [r for r in records if r.ok and r.spec.protocol is not Protocol.COUNT and r.samples is None]
+    return [
+        *findings(ledger.root, records, judgement),
+        *(f"{r.run_id}, attempt {r.attempt}: has no raw samples, its joules can't be derived again" for r in bare),
+    ]
 
 
 def validate(paths: Sequence[Path]) -> dict[Path, list[str]]:
@@ -272,19 +313,23 @@ def doctor() -> tuple[dict[str, Any], str]:
 
     machine = detect("auto")
     meters = {name: kind.available() for name, kind in METERS.items()}
-    choice = choose_meter("auto", machine.device)
+    try:
+        choice = choose_meter("auto", machine.device)
+        auto: dict[str, str | None] = {"meter": choice.name, "why": choice.why}
+    except UserError as error:  # the very thing that this verb is asked about
+        auto = {"meter": None, "why": str(error)}
     document = {
         "machine": machine.model_dump(mode="json"),
         "packages": fingerprint.packages(),
         "revision": fingerprint.code_revision(),
         "meters": {name: reason or "available" for name, reason in meters.items()},
-        "auto": {"meter": choice.name, "why": choice.why},
+        "auto": auto,
     }
     lines = [
         f"machine   {machine.description}",
         f"revision  {document['revision']}",
         *(f"meter     {name}: {reason or 'available'}" for name, reason in meters.items()),
-        f"auto      {choice.name}. {choice.why}",
+        f"auto      {auto['meter'] or 'nothing can be measured'}. {auto['why']}",
     ]
     return document, "\n".join(lines)
 
@@ -300,7 +345,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _closing_text(outcome: Outcome, judgement: Judgement, records: list[Record], page: Path, suite_path: Path) -> str:
+def _closing_text(outcome: Outcome, judgement: Judgement, records: list[Record], page: Path, *, fresh: bool) -> str:
     from harness.report.terminal import verdict_table
 
     lines = [verdict_table(judgement) if records else "no runs, no verdicts", ""]
@@ -309,7 +354,8 @@ def _closing_text(outcome: Outcome, judgement: Judgement, records: list[Record],
         lines.append(f"{record.status.value}: {record.run_id}: {record.reason}")
     if outcome.interrupted or outcome.out_of_budget:
         why = "interrupted" if outcome.interrupted else "the budget is used up"
-        lines.append(f"{why}; {outcome.left} runs left. The same command goes on: python -m harness run {suite_path}")
+        again = "The same command without --fresh" if fresh else "The same command"
+        lines.append(f"{why}; {outcome.left} {'run' if outcome.left == 1 else 'runs'} left. {again} goes on from here")
     if records:
         lines.append(f"page: {page}")
     return "\n".join(lines)

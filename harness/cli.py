@@ -7,7 +7,9 @@ Exit codes: 0 done or verified, 1 refuted or regressed, 2 wrong usage or configu
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -26,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+INFRASTRUCTURE = 4
 INTERRUPTED = 130
 
 SuitePath = Annotated[Path, typer.Argument(help="Suite file (YAML).")]
@@ -38,6 +41,8 @@ Only = Annotated[
 ]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts of the blocks, e.g. 0/4.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+ResultsOption = Annotated[Path | None, typer.Option("--results", help="Result set; results/<suite name> by default.")]
+Budget = Annotated[str | None, typer.Option(help="Stop before a run that would end later than this, e.g. 9m.")]
 MeterName = Annotated[
     str | None, typer.Option(help="auto, nvml, rapl, modelled, or replay:FILE; the suite's by default.")
 ]
@@ -49,6 +54,12 @@ class Format(StrEnum):
     HTML = "html"
     MD = "md"
     JSON = "json"
+
+    @classmethod
+    def of(cls, path: Path | None) -> Format:
+        """By the ending of a file; HTML where it says nothing."""
+        ending = path.suffix.lower().removeprefix(".") if path is not None else ""
+        return cls(ending) if ending in list(cls) else cls.HTML
 
 
 class Listing(StrEnum):
@@ -77,11 +88,9 @@ def _root(
 @app.command()
 def run(
     suite: SuitePath,
-    results: Annotated[Path | None, typer.Option(help="Result set; results/<suite name> by default.")] = None,
+    results: ResultsOption = None,
     output: Annotated[Path | None, typer.Option("-o", help="The page; reports/<suite name>.html by default.")] = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Stop before a run that would end later than this, e.g. 9m.")
-    ] = None,
+    budget: Budget = None,
     only: Only = None,
     shard: Shard = None,
     meter: MeterName = None,
@@ -95,6 +104,7 @@ def run(
     """Run what is left of a suite, then judge it and write the page."""
     from harness import app as steps
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler that stops us is a ^C
     outcome = steps.run(
         suite,
         results=results,
@@ -111,18 +121,24 @@ def run(
         _print_json(outcome.document)
     else:
         print(outcome.text)
-    raise typer.Exit(INTERRUPTED if outcome.interrupted else 4 if outcome.nothing_done else 0)
+    raise typer.Exit(INTERRUPTED if outcome.interrupted else INFRASTRUCTURE if outcome.broken else 0)
 
 
 @app.command()
 def plan(
-    suite: SuitePath, only: Only = None, shard: Shard = None, overrides: Overrides = None, as_json: AsJson = False
+    suite: SuitePath,
+    results: ResultsOption = None,
+    budget: Budget = None,
+    only: Only = None,
+    shard: Shard = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """What would run, what is skipped and why, predicted time, energy and cost."""
     from harness import app as steps
     from harness.suite import show
 
-    _, planned = steps.make_plan(suite, overrides or [], only, shard)
+    _, planned = steps.make_plan(suite, overrides or [], only, shard, steps.budget_s(budget), results)
     if as_json:
         _print_json(planned.model_dump(mode="json"))
     else:
@@ -144,8 +160,8 @@ def validate(suites: Annotated[list[Path], typer.Argument(help="Suite files.")],
 
 
 @app.command()
-def schema() -> None:
-    """The JSON Schema of a suite file, for editors."""
+def schema(as_json: AsJson = True) -> None:
+    """The JSON Schema of a suite file, for editors; JSON with or without --json."""
     from harness.suite.schema import suite_schema
 
     _print_json(suite_schema())
@@ -155,19 +171,24 @@ def schema() -> None:
 def report(
     results: ResultsPath,
     output: Annotated[Path | None, typer.Option("-o", help="File; stdout by default for md and json.")] = None,
-    form: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.HTML,
+    form: Annotated[
+        Format | None, typer.Option("--format", help="What to write; by the file's ending if left out, else html.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the page of a result set."""
     from harness import app as steps
 
-    text = steps.render(results, Format.JSON.value if as_json else form.value)
-    if output is None and (as_json or form is not Format.HTML):
-        print(text)
-        return
-    path = output or Path("reports") / f"{results.resolve().name}.html"
-    steps.write_text(path, text)
-    print(path)
+    form = form or Format.of(output)
+    path = output
+    if path is None and form is Format.HTML and not as_json:
+        path = Path("reports") / f"{results.resolve().name}.html"
+    if path is not None:
+        steps.write_text(path, steps.render(results, form.value))
+    if as_json or path is None:
+        sys.stdout.write(steps.render(results, Format.JSON.value if as_json else form.value))
+    else:
+        print(path)
 
 
 @app.command()
@@ -206,7 +227,7 @@ def audit(results: ResultsPath, as_json: AsJson = False) -> None:
         _print_json({"findings": findings})
     else:
         print("\n".join(findings) if findings else f"{results}: every number follows from the raw samples")
-    raise typer.Exit(4 if findings else 0)
+    raise typer.Exit(INFRASTRUCTURE if findings else 0)
 
 
 @app.command()
@@ -219,6 +240,7 @@ def doctor(as_json: AsJson = False) -> None:
         _print_json(document)
     else:
         print(text)
+    raise typer.Exit(INFRASTRUCTURE if document["auto"]["meter"] is None else 0)
 
 
 @app.command("ls")
@@ -249,8 +271,14 @@ def main() -> NoReturn:
         sys.exit(INTERRUPTED)
     except Exception as error:
         usage_exit_code = getattr(error, "exit_code", None)  # typer's own errors, whose class it does not export
-        if usage_exit_code is None or not hasattr(error, "show"):
-            raise
-        error.show(sys.stderr)
-        sys.exit(usage_exit_code)
+        if usage_exit_code is not None and hasattr(error, "show"):
+            error.show(sys.stderr)
+            sys.exit(usage_exit_code)
+        # Never Python's own 1: that would read "refuted".
+        if isinstance(error, OSError):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+            print("this is a fault of the harness; the lines above say where", file=sys.stderr)
+        sys.exit(INFRASTRUCTURE)
     sys.exit(code if isinstance(code, int) else 0)

@@ -50,11 +50,14 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` by ``text``: readers see the old or the new content, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class Ledger:
@@ -161,9 +164,16 @@ class Ledger:
         write_atomically(self.root / name, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
     def read_json(self, name: str) -> Any:
-        """A JSON document beside the records, or ``None``."""
+        """A JSON document beside the records, or ``None``.
+
+        Raises:
+            UserError: it is there and no JSON.
+        """
         path = self.root / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        except ValueError as error:
+            raise UserError(f"{path}: not JSON: {error}") from error
 
 
 def latest(records: list[Record]) -> dict[str, Record]:
