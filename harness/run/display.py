@@ -100,7 +100,7 @@ class LiveDisplay:
             parts.append(f"{record.energy.joules:.1f} J{power} ({record.energy.basis.value})")
         if record.seconds is not None:
             parts.append(f"{record.seconds:.1f} s")
-        return "  ".join([*parts, self._left()])
+        return "  ".join(filter(None, [*parts, self._left()]))
 
     def _left(self) -> str:
         """Time left, from how the plan's predictions have held up so far."""

@@ -22,6 +22,7 @@ from harness.record import fingerprint
 from harness.record.assemble import Attempt, assemble
 from harness.record.ledger import Ledger, SetInfo, latest
 from harness.record.record import Record, Status
+from harness.run.cooldown import Cooldown, temperature_c
 from harness.run.events import Event, Failed, Finished, Progress, Started, parse
 from harness.run.launch.local import LocalLauncher
 from harness.suite.spec import Block, PlannedRun, Suite
@@ -58,9 +59,9 @@ class Outcome:
     done: int = 0  # runs that are ok now, earlier ones included
     new: int = 0  # runs started this time
     left: int = 0  # runs that could still be done
+    failed: int = 0  # runs that are not ok after their last attempt, earlier ones included
     interrupted: bool = False
     out_of_budget: bool = False
-    wasted_j: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Runner:
         self.machine = fingerprint.machine()
         self.revision = fingerprint.code_revision()
         self.launcher = LocalLauncher()
-        self.attempts: dict[str, int] = {}
+        self.attempts: dict[str, int] = {}  # number of the last one, which names its files
+        self.failures: dict[str, int] = {}  # attempts that count towards giving up: ^C does not
         self.device_id = device_id  # "cpu" or the GPU's UUID: what the plan sees, then what a worker says it uses
 
     def run(self, suite_text: str, context: dict[str, Any]) -> Outcome:
@@ -112,6 +114,7 @@ class Runner:
                 self.display.say(text)
             records = self.ledger.records()
             self._refuse_a_mix(records)
+            context = self._kept(context, records)
             self.ledger.create(
                 SetInfo(suite=self.suite.name, title=self.suite.title, code_revision=self.revision), suite_text
             )
@@ -128,6 +131,13 @@ class Runner:
                 "--mix-revisions"
             )
         places = {(record.fingerprint_id, record.device_id) for record in kept if record.device_id != "none"}
+        meters = {record.meter.name for record in kept if record.meter is not None}
+        if meters - {self.meter.name} and not self.mix_revisions:
+            raise UserError(
+                f"{self.ledger.root}: holds runs metered by {', '.join(sorted(meters))}, this would be "
+                f"{self.meter.name}; pairs need the same meter. Ask for it with --meter, start anew with --fresh or "
+                "another --results folder, or accept the mix with --mix-revisions"
+            )
         if places - {(fingerprint.machine_id(self.machine), self.device_id)} and not self.mix_revisions:
             raise UserError(
                 f"{self.ledger.root}: holds runs of another machine, another card or other package versions; pairs "
@@ -135,13 +145,33 @@ class Runner:
                 "--mix-revisions"
             )
 
+    def _kept(self, context: dict[str, Any], records: list[Record]) -> dict[str, Any]:
+        """The context with what an earlier walk fixed: claims stay as they stood before the first good run.
+
+        Skips of other parts of the same suite (``--only``, ``--shard``) are kept too.
+        """
+        earlier = self.ledger.read_json("plan.json") or {}
+        claims = earlier.get("claims")
+        if claims is not None and claims != context.get("claims") and any(record.ok for record in records):
+            self.display.say(
+                "claims: kept as they stood before the first run, the suite's have changed since; to be judged by "
+                "the new ones start anew with --fresh or another --results folder"
+            )
+            context = context | {"claims": claims}
+        if earlier.get("skipped") and earlier.get("suite") == context.get("suite"):
+            here = {planned.spec.run_id for block in self.blocks for planned in block.runs}
+            others = [item for item in earlier["skipped"] if item["run_id"] not in here]
+            context = context | {"skipped": [*others, *context.get("skipped", [])]}
+        return context
+
     def _walk(self, records: list[Record]) -> Outcome:
         began = time.monotonic()
         outcome = Outcome()
         known = latest(records)
         for record in records:
-            if record.reason != INTERRUPTED:
-                self.attempts[record.run_id] = max(self.attempts.get(record.run_id, 0), record.attempt)
+            self.attempts[record.run_id] = max(self.attempts.get(record.run_id, 0), record.attempt)
+            if not record.ok and record.reason != INTERRUPTED:
+                self.failures[record.run_id] = self.failures.get(record.run_id, 0) + 1
         todo = [
             (block, position, planned)
             for block in self.blocks
@@ -151,9 +181,14 @@ class Runner:
         outcome.done = sum(1 for _, _, planned in todo if self._is_done(planned, known))
         left = [item for item in todo if not self._is_done(item[2], known) and not self._is_hopeless(item[2], known)]
         outcome.left = len(left)
+        outcome.failed = len(todo) - outcome.done - outcome.left
         idle: dict[str, float | None] = {}
         pace = _Pace()
         sampler = Sampler(self.meter.name, self.meter.options, self.suite.sample_hz)
+        scratch = self.ledger.root / "samples" / "cooldown.samples"
+        cooldown = Cooldown(
+            self.suite.cooldown_c, lambda: temperature_c(sampler, _uuid(self.device_id), scratch), self.display.say
+        )
         try:
             sampler.open()
             for number, (block, position, planned) in enumerate(left, start=1):
@@ -164,6 +199,8 @@ class Runner:
                 run_began = time.monotonic()
                 if block.block_id not in idle:
                     idle[block.block_id] = self._idle(block, sampler)
+                if block.protocol is not RunProtocol.COUNT:
+                    cooldown.wait(block.block_id)
                 self.display.start(planned, number, len(left))
                 record = self._one(block, position, planned, sampler, idle[block.block_id])
                 self.ledger.append(record)
@@ -176,8 +213,8 @@ class Runner:
                 elif record.reason == INTERRUPTED:
                     outcome.interrupted = True
                     break
-                if record.status is not Status.OK and record.energy:
-                    outcome.wasted_j.append(record.energy.joules)
+                else:
+                    outcome.failed += 1
         except KeyboardInterrupt:
             outcome.interrupted = True
         finally:
@@ -194,7 +231,7 @@ class Runner:
             return False
         if record.status is Status.OUT_OF_MEMORY:
             return True
-        return self.attempts.get(record.run_id, 0) >= MAX_ATTEMPTS
+        return self.failures.get(record.run_id, 0) >= MAX_ATTEMPTS
 
     def _idle(self, block: Block, sampler: Sampler) -> float | None:
         """Mean power at rest before a block, in watts; ``None`` where the meter can't see rest."""

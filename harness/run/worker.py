@@ -59,6 +59,7 @@ class Mouth:
 
 def main(spec_json: str, events_path: str, pipe: Connection) -> None:
     """Entry point of a worker process. Never raises: what goes wrong is said as ``failed``."""
+    os.dup2(2, 1)  # whatever a workload prints must not get into the results on standard output
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is the parent's to handle
     mouth = Mouth(events_path)
     parent = Parent(pipe)

@@ -66,6 +66,7 @@ def walk(suite: Path, results: Path, watcher: Watcher | None = None, **options) 
     """Run a suite file into a result set, in this process."""
     watcher = watcher or Watcher()
     loaded, planned = app.make_plan(suite, [], None, None, None, results)
+    context = options.pop("context", {})
     meter = options.pop("meter", None) or app.choose_meter("modelled", "cpu")
     runner = Runner(loaded, planned.blocks, Ledger(results), meter, watcher, **options)
-    return runner.run(suite.read_text(), {}), watcher
+    return runner.run(suite.read_text(), context), watcher

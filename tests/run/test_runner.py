@@ -162,6 +162,84 @@ def test_a_set_of_another_revision_is_refused_unless_asked_for(tmp_path, monkeyp
     assert outcome.done == 1
 
 
+def test_an_interrupted_attempt_keeps_its_samples_when_the_run_is_done_again(tmp_path):
+    suite, results = write_suite(tmp_path / "s.yaml", arms="dense"), tmp_path / "set"
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    outcome, _ = walk(suite, results, Watcher(interrupt))
+    assert outcome.interrupted
+    outcome, _ = walk(suite, results)
+    assert (outcome.done, outcome.failed) == (1, 0)
+    records = Ledger(results).records()
+    assert [(record.attempt, record.ok) for record in records] == [(1, False), (2, True)]
+    for record in records:
+        for file in (record.samples, record.events):
+            assert sha256_of(results / file.path) == file.sha256
+
+
+def test_claims_stay_as_they_stood_before_the_first_good_run(tmp_path):
+    suite, results = write_suite(tmp_path / "s.yaml", arms="dense", steps=1), tmp_path / "set"
+    first, later = {"claims": [{"at_least": 0.62}]}, {"claims": [{"at_least": 0.01}]}
+    walk(suite, results, context={"claims": [{"at_least": 0.9}]}, budget_s=1e-6)  # nothing was run yet
+    walk(suite, results, context=first)
+    assert Ledger(results).read_json("plan.json") == first
+    _, watcher = walk(suite, results, context=later)
+    assert Ledger(results).read_json("plan.json") == first
+    assert any("kept as they stood before the first run" in text for text in watcher.said)
+
+
+def test_skips_of_another_part_of_the_suite_are_kept(tmp_path):
+    suite, results = write_suite(tmp_path / "s.yaml", arms="dense", steps=1), tmp_path / "set"
+    there = {"run_id": "elsewhere", "reason": "no memory"}
+    walk(suite, results, context={"suite": 1, "skipped": [there]}, budget_s=1e-6)
+    walk(suite, results, context={"suite": 1, "skipped": []}, budget_s=1e-6)
+    assert Ledger(results).read_json("plan.json")["skipped"] == [there]
+    walk(suite, results, context={"suite": 2, "skipped": []}, budget_s=1e-6)
+    assert Ledger(results).read_json("plan.json")["skipped"] == []
+
+
+def test_a_set_of_another_meter_is_refused_unless_asked_for(tmp_path):
+    suite, results = write_suite(tmp_path / "s.yaml", arms="dense", steps=1), tmp_path / "set"
+    walk(suite, results)
+    script = tmp_path / "watts.yaml"
+    script.write_text("power_w: 5\n")
+    with pytest.raises(UserError, match="metered by modelled, this would be replay"):
+        walk(suite, results, meter=harness.app.choose_meter(f"replay:{script}", "cpu"))
+
+
+def test_what_a_worker_prints_stays_out_of_standard_output(tmp_path):
+    code = (
+        "import multiprocessing\n"
+        "from harness.run import worker\n"
+        "worker.work = lambda *_: print('noise', flush=True)\n"
+        "ours, theirs = multiprocessing.Pipe()\n"
+        "ours.send(worker.BYE)\n"
+        "worker.RunSpec = type('Spec', (), {'model_validate_json': staticmethod(lambda text: None)})\n"
+        f"worker.main('', {str(tmp_path / 'events')!r}, theirs)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("", "noise\n")
+
+
+def test_a_terminated_run_is_an_interrupted_one(tmp_path):
+    suite, results = write_suite(tmp_path / "s.yaml", arms="dense", steps=LONG, timeout="100h"), tmp_path / "set"
+    command = [sys.executable, "-m", "harness", "run", str(suite), "--results", str(results), "--meter", "modelled"]
+    process = subprocess.Popen([*command, "-o", str(tmp_path / "page.html")], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not any('"progress"' in path.read_text() for path in results.glob("events/*.jsonl")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; 1 run left. The same command goes on from here" in out
+    (record,) = Ledger(results).records()
+    assert (record.status, record.reason) == (Status.FAILED, "interrupted")
+    assert record.energy.joules > 0
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_the_same_command_resumes_and_ends_as_if_uninterrupted(tmp_path, how):
     """The whole harness is ended in the middle of the second run, then started again."""
