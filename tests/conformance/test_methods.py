@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -21,7 +25,8 @@ ARMS: dict[str, list[Json]] = {
     "dense-short": [{}],
     "dense-small": [{"axis": "depth"}, {"axis": "width"}],
 }
-CASES = [(name, options) for name, several in ARMS.items() for options in several]
+CASES = [(name, options) for name in METHODS.names() for options in ARMS.get(name, [{}])]
+"""Every registered method, those of outside packages with their default options."""
 
 
 def the_plan(name: str, options: Json, steps: int):
@@ -36,8 +41,24 @@ def the_plan(name: str, options: Json, steps: int):
     return workload, method, method.plan(options, PlanRequest(workload, OPTIONS, model, recipe, target))
 
 
-def test_every_registered_method_is_tried_here():
-    assert set(METHODS.names()) == set(ARMS)
+@pytest.fixture
+def halves():
+    """The method of docs/own-method.md, as it stands there."""
+    page = Path(__file__).parents[2] / "docs" / "own-method.md"
+    found = re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert found is not None
+    written: dict[str, Any] = {}
+    exec(found[1], written)  # it is the page's example
+    METHODS.add("halves")(written["Halves"])
+    yield "halves"
+    del METHODS._loaded["halves"]
+
+
+def test_the_example_of_the_docs_works(halves):
+    for steps in (1, 2, 41):
+        counts_as_planned(halves, {"start": 0.25}, steps)
+    _, _, plan = the_plan(halves, {}, 41)
+    assert [(phase.steps, phase.depth) for phase in plan.phases] == [(20, 0.5), (21, 1.0)]
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
@@ -49,7 +70,11 @@ def test_phases_add_up_to_the_steps(name, options, steps):
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_the_closed_form_equals_what_torch_counts(name, options):
-    workload, method, plan = the_plan(name, options, 40)
+    counts_as_planned(name, options, 40)
+
+
+def counts_as_planned(name, options, steps):
+    workload, method, plan = the_plan(name, options, steps)
     spec = RunSpec(
         workload="language",
         workload_version=1,
