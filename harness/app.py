@@ -205,6 +205,7 @@ def judge_set(ledger: Ledger) -> tuple[Judgement, list[Record]]:
         suite.footprint,
         suite.arms,
         skipped,
+        experiments=suite.experiments,
     )
     provenance = {
         **judgement.provenance,

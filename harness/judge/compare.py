@@ -109,7 +109,6 @@ def _compare(
         if why:
             reasons.append(f"seed {run.spec.seed}: {why}")
     reasons += _changed(arm, baseline, pairs)
-    reasons += _changed(arm, baseline, pairs)
     if not pairs and not reasons:
         return _only_invalid(arm, baseline, size, protocol, group=group, base_group=base_group)
     good = pairs or [(base_group[0], group[0])]
@@ -126,16 +125,6 @@ def _compare(
         ),
         weakest(e.basis for e in map(energy_of, [record for pair in pairs for record in pair]) if e is not None),
     )  # fmt: skip
-
-
-def _changed(arm: str, baseline: str, pairs: Sequence[tuple[Record, Record]]) -> list[str]:
-    """Seeds are repetitions of one experiment: blocks whose runs differ in more must not be pooled."""
-    return [
-        f"runs of {name} differ in more than their seed: the suite was changed between runs; start a new result set"
-        for name, runs in ((baseline, [base for base, _ in pairs]), (arm, [run for _, run in pairs]))
-        if len({run.spec.model_copy(update={"seed": 0}).run_id for run in runs}) > 1
-        or len({run.spec.seed for run in runs}) < len(runs)
-    ]
 
 
 def _changed(arm: str, baseline: str, pairs: Sequence[tuple[Record, Record]]) -> list[str]:

@@ -218,15 +218,3 @@ def test_blocks_that_differ_in_more_than_their_seed_are_not_pooled():
     twice = compared([*records(("1M",), (0, 1), SAT), *again])["sat", "1M"]
     assert "differ in more than their seed" in twice.invalid
     assert compared(short)["sat", "1M"].invalid == ""
-
-
-def test_blocks_that_differ_in_more_than_their_seed_are_not_pooled():
-    short, long = records(("1M",), (0, 1), SAT, steps=100), records(("1M",), (2, 3), SAT, steps=200)
-    pooled = compared([*short, *long])["sat", "1M"]
-    assert pooled.saving is None or pooled.invalid_scope == "all"
-    assert "runs of dense differ in more than their seed" in pooled.invalid
-    again = [r.model_copy(update={"block_id": f"{r.block_id}-again"}) for r in records(("1M",), (0, 1), SAT, seed=1)]
-    again = [r.model_copy(update={"run_id": f"{r.run_id}-again"}) for r in again]
-    twice = compared([*records(("1M",), (0, 1), SAT), *again])["sat", "1M"]
-    assert "differ in more than their seed" in twice.invalid
-    assert compared(short)["sat", "1M"].invalid == ""
