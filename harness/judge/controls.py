@@ -164,7 +164,7 @@ def _judged(arm: str, fair: Sequence[ControlRow], saving: Basis | None) -> str:
         return f"{_all(level)}: without repeats nothing can be said about whose merit it is."
     if level:
         doubt = merit.replace(f"not {arm}'s", f"not shown to be {arm}'s")
-        return f"At the same FLOPs no difference from {_all(level)} is shown: {doubt}."
+        return f"At the same FLOPs {arm} is not shown to be better than {_all(level)}: {doubt}."
     return f"{arm} beats every control that spends the same FLOPs: {_all(fair)}."
 
 

@@ -88,7 +88,7 @@ def _merit(judgement: Judgement, directions: Directions) -> str:
     if matching:
         return f"with the same FLOPs {listing(matching)} did better"
     if level:
-        return f"with the same FLOPs no difference from {listing(level)} is shown"
+        return f"with the same FLOPs it is not shown to be better than {listing(level)}"
     if fair and all(r.outcome == "arm better" for r in fair):
         return "it beats every control that spent the same FLOPs"
     return ""

@@ -264,7 +264,7 @@ def test_attribution_names_the_control_that_does_as_well():
     }
     found = records(("1M", "3M"), range(4), arms, **MEASURED)
     text = verdict(found, "energy-small", arms=suite_arms(arms)).attribution
-    assert "At the same FLOPs no difference from dense-small" in text
+    assert "At the same FLOPs sat is not shown to be better than dense-small" in text
     assert "the saving is real but not shown to be sat's" in text
     assert "dense-aa" not in text
 

@@ -187,3 +187,21 @@ def test_json_is_canonical_and_complete(view: View) -> None:
     failed = [run for run in document["runs"] if run["status"] != "ok"]
     assert {run["reason"] for run in failed} == {r.reason for r in view.unsorted if not r.ok}
     assert all(run["energy"] is None or "basis" in run["energy"] for run in document["runs"])
+
+
+def test_brackets_that_are_no_intervals_say_so():
+    """The foot of the page calls brackets 95 % intervals; in the footprint they are a range and a band."""
+    text = page.render_html(*judged())
+    assert "Brackets are no intervals here" in text[text.index('id="footprint"') :]
+
+
+def test_a_control_that_holm_leaves_open_is_not_called_equal(view):
+    off_0 = Estimate(value=0.09, low=0.04, high=0.13, n=9, unit="nats per token", basis=Basis.MEASURED)
+    row = ControlRow(
+        arm="sat", control="dense-small", metric="loss", difference=off_0, flops_ratio=1.0,
+        outcome="no difference shown",
+    )  # fmt: skip
+    tile = key_numbers(View(view.judgement.model_copy(update={"controls": (row,)}), view.unsorted))[2]
+    assert "not decided at equal FLOPs" in tile.note
+    html = page.render_html(view.judgement.model_copy(update={"controls": (row,)}), view.unsorted)
+    assert "its interval leaves out 0 by itself" in html
