@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.methods.base import Controller
-from harness.run.events import Evaluated, Event, Finished, Progress, Window, WindowKind
+from harness.run.events import CHARGED, Evaluated, Event, Finished, Progress, Window, WindowKind
 from harness.suite.spec import Protocol, Recipe, RunSpec
 from harness.workloads.base import Task
 
@@ -63,6 +63,7 @@ class Loop:
         self.device = device
         self.say = say
         self._last_progress = 0.0
+        self._peak_bytes = 0
 
     def run(self) -> None:
         """Run the spec's protocol to its end."""
@@ -78,7 +79,7 @@ class Loop:
                 at_ns=time.monotonic_ns(),
                 steps=steps,
                 examples=steps * self.task.examples_per_step,
-                peak_memory_bytes=peak_memory_bytes(self.device),
+                peak_memory_bytes=self._peak_bytes or None,
                 notes=notes,
             )
         )
@@ -165,14 +166,19 @@ class Loop:
     @contextmanager
     def _window(self, kind: WindowKind, first_step: int, steps: int, phase: int | None = None) -> Iterator[None]:
         synchronize(self.device)
+        if kind in CHARGED:
+            reset_peak_memory(self.device)
         start = time.monotonic_ns()
         yield
         synchronize(self.device)
+        end = time.monotonic_ns()
+        if kind in CHARGED:
+            self._peak_bytes = max(self._peak_bytes, peak_memory_bytes(self.device))
         self.say(
             Window(
                 kind=kind,
                 start_ns=start,
-                end_ns=time.monotonic_ns(),
+                end_ns=end,
                 phase=self._phase_of(first_step) if phase is None else phase,
                 first_step=first_step,
                 steps=steps,
@@ -222,8 +228,14 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_memory_bytes(device: torch.device) -> int | None:
-    """Highest memory in use: allocated on the GPU, or resident in the process."""
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new peak on the GPU, so that evaluation's is not taken for training's."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Highest memory in use: allocated on the GPU since the last reset, or resident in the process so far."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     import resource
