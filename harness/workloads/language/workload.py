@@ -5,8 +5,9 @@ The recipe, one rule for every rung and every arm:
 - a step sees 2,048 tokens below 5 M parameters, 8,192 below 100 M, 16,384 below 2 B, 8,192 from there (what
   fits one card), in sequences of the ladder's length;
 - steps = tokens_per_parameter x parameters / tokens of a step, rounded up;
-- learning rate = 0.33 / width, at most 0.01. A sweep with dense alone at widths 32 to 96 has its best rates at
-  0.30 to 0.38 / width (``docs/language.md`` has the figures); 1 / width is how muP scales hidden matrices under Adam
+- learning rate = 0.33 / width, at most 0.01. In a sweep with dense alone at widths 32 to 96 the best rate of five
+  rows of seven was 0.32 or 0.33 / width, and the other two lie within 0.006 nats of theirs (``docs/language.md`` has
+  the figures); 1 / width is how muP scales hidden matrices under Adam
   (Yang et al., "Tensor Programs V", 2022), and at widths 768 to 5,140 the line lies at 0.6 to 0.8 of the rates of
   GPT-3, whose batches were much larger (Brown et al., "Language Models are Few-Shot Learners", 2020, table
   2.1). Every arm of a rung shares it.
