@@ -19,14 +19,14 @@ def layer_numbers(model):
     return [layer.self_attn.layer_idx for layer in model.model.layers]
 
 
-def test_one_layer_until_three_quarters_then_all():
+def test_one_layer_until_four_fifths_then_all():
     model = llama()
     optimizer = adamw(model)
     controller = attach(model, optimizer, 20)
     assert len(model.model.layers) == model.config.num_hidden_layers == 1
-    train(model, optimizer, controller, 0, 15)
+    train(model, optimizer, controller, 0, 16)
     assert len(model.model.layers) == 1
-    train(model, optimizer, controller, 15, 16)
+    train(model, optimizer, controller, 16, 17)
     assert len(model.model.layers) == model.config.num_hidden_layers == 4
     assert layer_numbers(model) == [0, 1, 2, 3]
 
@@ -56,13 +56,13 @@ def test_zero_entry_changes_nothing_at_all(attention_bias):
                 parameter.normal_()
     optimizer = adamw(model)
     controller = attach(model, optimizer, 20)
-    train(model, optimizer, controller, 0, 15)
+    train(model, optimizer, controller, 0, 16)
     before = logits(model)
-    switch = controller.begin_step(15)
+    switch = controller.begin_step(16)
     assert (switch.entries, switch.exits, switch.returns, switch.active_units) == (3, 0, 0, 1.0)
     assert torch.equal(logits(model), before)
     first = model.model.layers[2].mlp.down_proj.weight
-    train(model, optimizer, controller, 15, 17)
+    train(model, optimizer, controller, 16, 18)
     assert first.any()
 
 
@@ -85,9 +85,9 @@ def test_trained_layers_keep_their_optimizer_state_over_the_switch():
     model = llama()
     optimizer = adamw(model)
     controller = attach(model, optimizer, 20)
-    train(model, optimizer, controller, 0, 15)
+    train(model, optimizer, controller, 0, 16)
     before = {p: {k: v.clone() for k, v in s.items()} for p, s in optimizer.state.items()}
-    controller.begin_step(15)
+    controller.begin_step(16)
     assert set(optimizer.state) == set(before)
     assert all(torch.equal(optimizer.state[p][k], v) for p, s in before.items() for k, v in s.items())
 
