@@ -310,11 +310,15 @@ class Runner:
                         worker.bye()
                 if time.monotonic() - began > self.suite.timeout_s:
                     stopped = f"took longer than the suite's timeout of {self.suite.timeout_s:g} s"
+                    metering.stop()  # a process that is gone can't be read any more
                     worker.kill()
                 worker.wait(_POLL_S)
         except KeyboardInterrupt:
             stopped = INTERRUPTED
-            worker.kill()
+            try:
+                metering.stop()
+            finally:  # whatever a second ^C does to the line above
+                worker.kill()
         finally:
             metering.stop()
         ended.info, ended.meter_problem, ended.samples = metering.info, metering.problem, metering.samples()
