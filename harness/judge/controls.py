@@ -4,8 +4,8 @@ A control is an arm that a suite matches to a claim's arm (``match``), or any ot
 the baseline (nor the baseline again) nor claimed itself. Each row pairs arm and control within their
 block and pools the differences of quality over seeds within a size and then over sizes with equal
 weights (:func:`harness.judge.stats.stratified`). The outcome is called by a two-sided test after Holm
-over all rows of the same metric: "no difference shown" is no proof that there is none, and the interval
-says how large it might be.
+over the rows of the same metric that spent the same FLOPs (and, apart from them, over the others): "no
+difference shown" is no proof that there is none, and the interval says how large it might be.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def control_rows(
             for control in controls
             if _belongs(control, arm, arms) and (row := _row(arm, control, metric, blocks, directions)) is not None
         ]
-        rows += _decided(drawn, directions)
+        fair = [is_fair(row) for row, _ in drawn]
+        for family in (True, False):  # nothing is concluded from unfair rows: they take no error level from the others
+            rows += _decided([item for item, is_one in zip(drawn, fair, strict=True) if is_one is family], directions)
     return tuple(rows)
 
 
