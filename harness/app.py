@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -353,6 +354,8 @@ def _closing_text(outcome: Outcome, judgement: Judgement, records: list[Record],
     failed = [record for record in latest(records).values() if record.status not in {Status.OK, Status.SKIPPED}]
     for record in failed:
         lines.append(f"{record.status.value}: {record.run_id}: {record.reason}")
+    for reason, number in Counter(skipped.reason for skipped in judgement.skipped).items():
+        lines.append(f"skipped: {number} {'run' if number == 1 else 'runs'}: {reason}")
     if outcome.interrupted or outcome.out_of_budget:
         why = "interrupted" if outcome.interrupted else "the budget is used up"
         again = "The same command without --fresh" if fresh else "The same command"

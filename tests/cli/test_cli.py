@@ -461,6 +461,9 @@ def test_fresh_keeps_the_old_set_and_never_takes_one_in_use(tmp_path: Path) -> N
 def test_a_run_that_can_do_nothing_is_4(harness_: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     suite = ROOT / "suites" / "gpu-smoke.yaml"
+    plain = harness_("run", suite, "--meter", "modelled")
+    assert plain.code == 4
+    assert re.search(r"skipped: \d+ runs: needs an NVIDIA GPU", plain.out)
     answer = harness_("run", suite, "--meter", "modelled", "--json")
     assert answer.code == 4
     assert answer.document["runs"] == {"done": 0, "new": 0, "left": 0, "failed": 0}
