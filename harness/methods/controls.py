@@ -53,7 +53,8 @@ class DenseSmall(Method):
     """A smaller dense model from the start, its steps set so that it spends the same FLOPs.
 
     Of all complete models that are shallower (or narrower) than the full one, the one whose step
-    costs are nearest, in ratio, to the matched arm's mean step is taken; the steps then close the gap.
+    costs are nearest, in ratio, to the matched arm's mean step is taken; the steps then close the gap. Its
+    learning rate is what the workload's rule gives such a model, so that it is not held back by another's.
     """
 
     name = "dense-small"
@@ -76,5 +77,6 @@ class DenseSmall(Method):
             raise UserError(f"the model has no smaller version along {axis!r}; leave out the dense-small arm here")
         model = min(candidates, key=lambda shape: abs(math.log(_dense_step_flops(request, shape) / mean_step)))
         steps = max(1, round(target / _dense_step_flops(request, model)))
-        recipe = with_steps(request.recipe, steps)
+        rate = request.workload.learning_rate_of(model, request.model, request.recipe.learning_rate)
+        recipe = with_steps(request.recipe, steps).model_copy(update={"learning_rate": rate})
         return MethodPlan(model, recipe, (Phase(steps=steps),))

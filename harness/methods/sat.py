@@ -36,6 +36,7 @@ class SatOptions(Frozen):
     entry: Literal["zero", "copy", "interleaved", "random"] = "zero"
     regime: Literal["growing", "rotating", "persistent"] | None = None
     interval: int | None = None  # steps; None: 500, but at least ten re-evaluations in a training
+    probe_batches: int | None = None  # micro-batches of a probe; None: 4 for 500 steps of interval, fewer for less
 
     def config(self, steps: int, seed: int) -> SATConfig:
         """Settings of a training of ``steps`` steps.
@@ -44,8 +45,14 @@ class SatOptions(Frozen):
             UserError: values that contradict each other.
         """
         interval = max(1, min(500, steps // 10)) if self.interval is None else self.interval
+        probe_batches = max(1, min(4, 4 * interval // 500)) if self.probe_batches is None else self.probe_batches
         try:
-            return SATConfig(**self.model_dump(exclude={"interval"}), interval=interval, seed=seed)
+            return SATConfig(
+                **self.model_dump(exclude={"interval", "probe_batches"}),
+                interval=interval,
+                probe_batches=probe_batches,
+                seed=seed,
+            )
         except ValueError as error:
             raise UserError(f"method sat: {str(error).removeprefix('SATConfig: ')}") from None
 
@@ -77,7 +84,7 @@ class Sat(Method):
             own = total_flops(request.workload, request.model, recipe, request.workload_options, planned)
             if own is None:
                 raise UserError(f"workload {request.workload.name!r} can't tell its FLOPs, so nothing can match them")
-            recipe = with_steps(recipe, max(1, round(recipe.steps * request.target_flops / own)))
+            recipe = with_steps(recipe, _steps_for(request.target_flops, recipe.steps, own, options, request))
             planned = _phases(options, recipe.steps, request)
         return MethodPlan(request.model, recipe, planned)
 
@@ -176,6 +183,19 @@ def _phase(config: SATConfig, plan: PhasePlan, layers: int) -> Phase:
     if config.axis == "width":
         return phase.model_copy(update={"width": plan.share})
     return phase.model_copy(update={"gradient" if config.mode == "freeze" else "depth": realised})
+
+
+def _steps_for(target: float, steps: int, own: float, options: Json, request: PlanRequest) -> int:
+    """Steps that spend ``target`` FLOPs; whole steps in each phase make it uneven, so neighbours are tried too."""
+    guess = max(1, round(steps * target / own))
+
+    def miss(count: int) -> float:
+        planned = _phases(options, count, request)
+        spent = total_flops(request.workload, request.model, request.recipe, request.workload_options, planned)
+        assert spent is not None
+        return abs(spent - target)
+
+    return min(range(max(1, guess - 4), guess + 5), key=miss)
 
 
 def _phases(options: Json, steps: int, request: PlanRequest) -> tuple[Phase, ...]:

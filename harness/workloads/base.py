@@ -111,6 +111,10 @@ class Workload(ABC):
     def smaller(self, model: Json, axis: Literal["depth", "width"]) -> list[Json]:
         """Complete models shallower or narrower than ``model``, every possible one, largest first."""
 
+    def learning_rate_of(self, smaller: Json, model: Json, learning_rate: float) -> float:
+        """What ``learning_rate``, set for ``model``, becomes for a smaller one, by the workload's own rule."""
+        return learning_rate
+
     @abstractmethod
     def memory_bytes(self, model: Json, recipe: Recipe, options: Json) -> float:
         """Rough peak memory of a dense training: parameters, gradients, optimizer state, activations."""

@@ -24,6 +24,7 @@ def a_request(target: float | None, steps: int = 1000, layers: int = 8) -> PlanR
     workload: Any = SimpleNamespace(
         name="fake",
         step_flops=step_flops,
+        learning_rate_of=lambda smaller, model, rate: rate * model["layers"] / smaller["layers"],
         smaller=lambda model, axis: (
             [{"layers": n} for n in range(model["layers"] - 1, 0, -1)] if axis == "depth" else []
         ),
@@ -55,6 +56,13 @@ def test_smaller_dense_takes_the_nearest_cost() -> None:
     plan = DenseSmall().plan({"axis": "depth"}, a_request(1000 * (3 + STEP_OVERHEAD)))
     assert plan.model == {"layers": 3}
     assert plan.recipe.steps == 1000
+
+
+def test_smaller_dense_learns_at_the_rate_of_its_own_size() -> None:
+    plan = DenseSmall().plan({"axis": "depth"}, a_request(1000 * (3 + STEP_OVERHEAD)))
+    assert plan.recipe.learning_rate == pytest.approx(0.1 * 8 / 3)
+    short = DenseShort().plan({}, a_request(1000 * (3 + STEP_OVERHEAD)))
+    assert short.recipe.learning_rate == 0.1
 
 
 def test_a_control_without_a_match_says_what_is_missing() -> None:

@@ -39,6 +39,9 @@ class FakeNvml(SimpleNamespace):
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
         return index
 
+    def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
+        return f"GPU-{handle}"
+
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:  # noqa: N802
         return {"GPU-0": 0, "GPU-1": 1}[uuid]
 
@@ -79,6 +82,7 @@ def test_without_a_card_the_cpu_is_described() -> None:
 def test_the_first_visible_card_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     found = detect("auto")
     assert (found.device, found.name, found.watts) == ("cuda", "NVIDIA H100 80GB HBM3", 700.0)
+    assert found.uuid == "GPU-0"
     assert found.flops_per_second == machine.GPU_UTILISATION * 989e12
     assert found.description.startswith("NVIDIA H100 80GB HBM3, 80 GiB of GPU memory")
     assert detect("cpu").device == "cpu"

@@ -10,7 +10,7 @@ from harness.types import UserError
 from harness.workloads.base import WORKLOADS
 from harness.workloads.language import ladder
 from harness.workloads.language.task import LanguageTask
-from harness.workloads.language.workload import LanguageWorkload, learning_rate, memory_bytes
+from harness.workloads.language.workload import LanguageWorkload, memory_bytes, rate_of_width
 
 WORKLOAD = LanguageWorkload()
 DEFAULTS = WORKLOAD.Options().model_dump()
@@ -34,11 +34,11 @@ def test_a_training_sees_the_tokens_asked_for(size):
 
 
 def test_the_learning_rate_falls_with_the_width_alone():
-    rates = [learning_rate(ladder.shape(size).width) for size in ladder.SIZES]
+    rates = [rate_of_width(ladder.shape(size).width) for size in ladder.SIZES]
     assert rates == sorted(rates, reverse=True)
     for width, gpt3 in ((768, 6.0e-4), (2048, 2.0e-4), (5140, 1.0e-4)):
-        assert 0.6 < learning_rate(width) / gpt3 < 0.9
-    assert learning_rate(16) == 0.01
+        assert 0.6 < rate_of_width(width) / gpt3 < 0.9
+    assert rate_of_width(16) == 0.01
 
 
 def test_another_sequence_length_keeps_the_tokens_of_a_step():

@@ -132,7 +132,7 @@ class LanguageWorkload(Workload):
         return Recipe(
             steps=max(1, math.ceil(tokens / (batch_size * shape.sequence_length))),
             batch_size=batch_size,
-            learning_rate=learning_rate(shape.width),
+            learning_rate=rate_of_width(shape.width),
             threads=1 if ladder.parse_size(size) < ONE_THREAD_BELOW else None,
         )
 
@@ -156,6 +156,10 @@ class LanguageWorkload(Workload):
         """See :func:`harness.workloads.language.ladder.smaller`."""
         return [shape.model_dump() for shape in ladder.smaller(Shape.read(model), axis)]
 
+    def learning_rate_of(self, smaller: Json, model: Json, learning_rate: float) -> float:
+        """In proportion to the rule's rates for the two widths: a narrower model may learn faster."""
+        return learning_rate * rate_of_width(Shape.read(smaller).width) / rate_of_width(Shape.read(model).width)
+
     def memory_bytes(self, model: Json, recipe: Recipe, options: Json) -> float:
         """See :func:`memory_bytes`."""
         return memory_bytes(Shape.read(model), recipe)
@@ -167,7 +171,7 @@ class LanguageWorkload(Workload):
         return LanguageTask(spec, device)
 
 
-def learning_rate(width: int) -> float:
+def rate_of_width(width: int) -> float:
     """Peak learning rate of a rung, by its width."""
     return min(LARGEST_LEARNING_RATE, LEARNING_RATE_TIMES_WIDTH / width)
 
