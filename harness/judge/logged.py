@@ -70,13 +70,14 @@ def _active_share(claim: Claim, runs: dict[str, list[Record]]) -> Verdict:
         said.append(f"{arm} works with {percent(mean)} of its parameters ({percent(of_units)} of its units) on average")
     arm = inside[0] if inside else next(iter(runs))
     end = (
-        "That is chosen by the schedule: the method was run as described, which says nothing of what it saves"
+        "That is a setting of the schedule, no finding: the method was run as described, and whether no more is "
+        "needed is what the claims about quality decide"
         if inside
         else f"Outside the claimed {percent(low)} to {percent(high)}: the schedule chosen here is not the one "
         "described, and says nothing against it"
     )
     return Verdict(
-        claim=claim, status=VerdictStatus.VERIFIED if inside else VerdictStatus.NOT_TESTED, arm=arm,
+        claim=claim, status=VerdictStatus.INCONCLUSIVE if inside else VerdictStatus.NOT_TESTED, arm=arm,
         checks=tuple(checks), measured_range=_range(runs[arm]), reason=f"{listing(said)} (logged). {end}.",
         needs="" if inside else claim.needs,
     )  # fmt: skip
