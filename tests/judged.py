@@ -31,17 +31,17 @@ from harness.judge.types import (
 from harness.record.record import Record, Status
 from harness.suite.spec import Protocol
 from harness.types import Basis
-from harness.workloads.base import WORKLOADS, Metric, Workload
+from harness.workloads.base import WORKLOADS, Metric
+from harness.workloads.language.workload import LanguageWorkload
 
 WORKLOAD = "made-up-language"  # metrics of its own, so that what the page says does not hang on a real workload
 
 
 @WORKLOADS.add(WORKLOAD)
-class MadeUp(Workload):
-    """Only its metrics are read; it can't be trained."""
+class MadeUp(LanguageWorkload):
+    """Only its metrics are read."""
 
     name = WORKLOAD
-    version = 1
     metrics = (
         Metric(name="loss", unit="nats per token", better="lower", label="held-out loss"),
         Metric(name="accuracy", unit="points", better="higher", label="accuracy", digits=2),
