@@ -140,8 +140,7 @@ class Ledger:
         if not self._records_path.exists():
             return []
         lines = self._records_path.read_bytes().split(b"\n")
-        torn = lines.pop()  # empty unless the last write was cut
-        del torn
+        lines.pop()  # empty, unless the last write was cut
         found = []
         for number, line in enumerate(lines, start=1):
             try:
