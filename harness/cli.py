@@ -44,7 +44,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
 ResultsOption = Annotated[Path | None, typer.Option("--results", help="Result set; results/<suite name> by default.")]
 Budget = Annotated[str | None, typer.Option(help="Stop before a run that would end later than this, e.g. 9m.")]
 MeterName = Annotated[
-    str | None, typer.Option(help="auto, nvml, rapl, modelled, or replay:FILE; the suite's by default.")
+    str | None,
+    typer.Option(help="auto, nvml, rapl, modelled, simulated:SCENARIO or replay:FILE; the suite's by default."),
 ]
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from harness.registry import Registry
-from harness.types import Basis, Frozen
+from harness.types import Basis, Frozen, UserError
 
 
 class ReadStatus(StrEnum):
@@ -54,6 +55,27 @@ class Channel(Frozen):
     gain_error: float = 0.0  # relative, one standard deviation, not cancelled by differences
 
 
+class ChannelCalibration(Frozen):
+    """What polling one channel faster than it is refreshed has shown. ``None`` is not seen."""
+
+    channel: str
+    updates: int  # changes of the value that were seen
+    period_s: float | None = None  # median time between two changes
+    period_spread_s: float | None = None  # half the width of the middle 68 % of those times
+    quantum: float | None = None  # smallest step between two values, in the channel's unit
+    averaging_window_s: float | None = None  # over how much of the past a power is averaged
+
+
+class Calibration(Frozen):
+    """What a meter showed of itself just before it was used."""
+
+    seconds: float  # how long it was polled
+    poll_hz: float  # how often, as achieved
+    read_s: float  # median time of one read of all channels
+    read_cpu_s: float  # CPU time of one read, mean
+    channels: tuple[ChannelCalibration, ...]
+
+
 class MeterInfo(Frozen):
     """What a record says of its meter."""
 
@@ -62,13 +84,10 @@ class MeterInfo(Frozen):
     source: str  # for people: instrument, driver or table with its version
     channels: tuple[Channel, ...]
     assumptions: tuple[str, ...] = ()
-    update_period_s: float | None = None
+    update_period_s: float | None = None  # of counter and sensor; the slower of the two
+    look_s: float | None = None  # how long of each period the power sensor looks; None: not known
     sample_hz: float | None = None
-
-    @property
-    def energy_basis(self) -> Basis:
-        """Alias that reads well where energies are labelled."""
-        return self.basis
+    calibration: Calibration | None = None  # observed; without one ``update_period_s`` is assumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +141,23 @@ class Meter(ABC):
     """
 
     name: str
+    covers: ClassVar[frozenset[str]] = frozenset({"cpu", "cuda"})
+    """Devices of a training that it may stand for: an instrument of the CPU tells nothing of a card."""
+    argument: ClassVar[str] = ""
+    """What follows the name in ``--meter NAME:ARGUMENT``, for people, e.g. ``FILE``; empty: nothing may."""
+    by_arm: ClassVar[bool] = False
+    """Whether the constructor takes ``arm``: a made-up instrument may plant other watts for each arm."""
+
+    @classmethod
+    def options_of(cls, argument: str) -> dict[str, Any]:
+        """The constructor's options for ``NAME:ARGUMENT``.
+
+        Raises:
+            UserError: an argument that is missing, not taken, or names nothing.
+        """
+        if argument:
+            raise UserError(f"meter {cls.name!r} takes no argument, not {argument!r}")
+        return {}
 
     @classmethod
     @abstractmethod
@@ -148,5 +184,6 @@ METERS: Registry[type[Meter]] = Registry(
         "rapl": "harness.meter.rapl:RaplMeter",
         "modelled": "harness.meter.modelled:ModelledCpuMeter",
         "replay": "harness.meter.replay:ReplayMeter",
+        "simulated": "harness.meter.simulated.meter:SimulatedMeter",
     },
 )

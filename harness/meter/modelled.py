@@ -59,6 +59,7 @@ class ModelledCpuMeter(Meter):
     """
 
     name = "modelled"
+    covers = frozenset({"cpu"})
 
     def __init__(self, watts_per_core: float | None = None) -> None:
         if watts_per_core is not None and not 0 < watts_per_core < 1000:

@@ -65,9 +65,11 @@ class NvmlMeter(Meter):
     """One card, several (``device`` is then a comma-separated list of UUIDs), or all (``None``)."""
 
     name = "nvml"
+    covers = frozenset({"cuda"})
 
-    def __init__(self, nvml: Any = None) -> None:
+    def __init__(self, nvml: Any = None, clock: Callable[[], int] = read_ns) -> None:
         self._nvml = nvml
+        self._clock = clock
         self._gpus: list[_Gpu] = []
         self._channels: list[Channel] = []
         self._assumptions: list[str] = []
@@ -140,7 +142,7 @@ class NvmlMeter(Meter):
         for gpu in self._gpus:
             samples += self._fields(gpu)
             samples += [self._call(call) for call in gpu.calls]
-        now_ns = read_ns()
+        now_ns = self._clock()
         if now_ns >= self._slow_due_ns:
             self._slow_due_ns = now_ns + SLOW_NS
             samples += [self._call(call) for gpu in self._gpus for call in gpu.slow]
@@ -304,7 +306,7 @@ class NvmlMeter(Meter):
     def _fields(self, gpu: _Gpu) -> list[Sample]:
         if not gpu.fields:
             return []
-        at_ns = read_ns()
+        at_ns = self._clock()
         try:
             values = self._nvml.nvmlDeviceGetFieldValues(gpu.handle, [(f.id, f.scope) for f in gpu.fields])
         except self._nvml.NVMLError as error:
@@ -322,7 +324,7 @@ class NvmlMeter(Meter):
         return samples
 
     def _call(self, call: _Call) -> Sample:
-        at_ns = read_ns()
+        at_ns = self._clock()
         try:
             return Sample(call.channel, at_ns, ReadStatus.OK, call.function() * call.unit)
         except self._nvml.NVMLError as error:

@@ -51,6 +51,7 @@ class RaplMeter(Meter):
     """All packages of the machine with their memory; the process is not told apart from its neighbours."""
 
     name = "rapl"
+    covers = frozenset({"cpu"})
 
     def __init__(self, root: str | Path = ROOT) -> None:
         self._root = Path(root)

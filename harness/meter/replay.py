@@ -96,6 +96,17 @@ class ReplayMeter(Meter):
     """Plays a script or a recording. ``arm`` chooses among the script's arms."""
 
     name = "replay"
+    argument = "FILE"
+    by_arm = True
+
+    @classmethod
+    def options_of(cls, argument: str) -> dict[str, Any]:
+        """A file."""
+        if not argument:
+            raise UserError("meter 'replay' needs a file: replay:FILE")
+        if not Path(argument).is_file():
+            raise UserError(f"meter 'replay': there is no file {argument!r}")
+        return {"file": str(Path(argument).absolute())}
 
     def __init__(self, file: str | Path, arm: str | None = None) -> None:
         self._path = Path(file)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.meter.base import MeterInfo, Sample
+from harness.meter.base import METERS, MeterInfo, Sample
 from harness.meter.energy import idle_power
 from harness.meter.live import Live
 from harness.meter.sampler import Sampler, SamplerError
@@ -285,8 +285,8 @@ class Runner:
         return assemble(attempt, ended.events, ended.info, ended.samples, samples_file, events_file)
 
     def _run_options(self, planned: PlannedRun) -> dict[str, str]:
-        """Meter options of one run: a replayed script may plant other watts for each arm."""
-        return {"arm": planned.spec.arm} if self.meter.name == "replay" else {}
+        """Meter options of one run: a made-up instrument may plant other watts for each arm."""
+        return {"arm": planned.spec.arm} if METERS.get(self.meter.name).by_arm else {}
 
     def _watch(self, planned: PlannedRun, events_path: Path, samples_path: Path, sampler: Sampler) -> _Ended:
         """Start the worker, meter it, follow it to its end."""

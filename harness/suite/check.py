@@ -233,9 +233,11 @@ class Checker:
         name, _, argument = meter.partition(":")
         if name not in ("auto", *METERS.names()):
             self.source.report(("meter",), unknown("meter", name, ["auto", *METERS.names()]))
-        elif name == "replay" and not argument:
-            self.source.report(("meter",), "names no file to replay; write replay:FILE")
-        elif argument and name != "replay":
+            return
+        wanted = "" if name == "auto" else METERS.get(name).argument
+        if wanted and not argument:
+            self.source.report(("meter",), f"meter {name!r} needs an argument; write {name}:{wanted}")
+        elif argument and not wanted:
             self.source.report(("meter",), f"meter {name!r} takes no argument; write just {name}")
 
     def _footprint(self) -> None:

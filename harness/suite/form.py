@@ -144,7 +144,9 @@ class SuiteForm(_Form):
     claims: str = Field(
         Suite.model_fields["claims"].default, description="A shipped claims file by name, or a path beside the suite."
     )
-    meter: str = Field("auto", description="auto, a meter of `harness ls meters`, or replay:FILE.")
+    meter: str = Field(
+        "auto", description="auto, a meter of `harness ls meters`, or NAME:ARGUMENT, e.g. simulated:h100."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU if there is one.")
     footprint: FootprintOptions = Field(default_factory=FootprintOptions, description="Factors for CO2e and money.")
     budget: Duration | None = Field(None, description="Time for the whole suite; no block is begun that won't fit.")

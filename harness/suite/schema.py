@@ -31,7 +31,9 @@ def suite_schema() -> Schema:
     experiment["properties"]["recipe"] = {**changes, **_described(experiment["properties"]["recipe"])}
 
     root["workload"]["enum"] = sorted(workloads)
-    root["meter"]["anyOf"] = [{"enum": ["auto", *METERS.names()]}, {"pattern": "^replay:.+$"}]
+    plain = [name for name, meter in METERS.items() if not meter.argument]
+    told = "|".join(name for name, meter in METERS.items() if meter.argument)
+    root["meter"]["anyOf"] = [{"enum": ["auto", *plain]}, {"pattern": f"^({told}):.+$"}]
     # a size between the rungs is a size too, so rungs are offered, not demanded
     rungs = [size for workload in workloads.values() for size in workload().sizes()]
     experiment["properties"]["sizes"]["items"] = {"type": "string", "examples": list(dict.fromkeys(rungs))}

@@ -8,6 +8,10 @@ import pytest
 from pydantic import Field
 
 from harness.meter.base import METERS
+from harness.meter.modelled import ModelledCpuMeter
+from harness.meter.nvml import NvmlMeter
+from harness.meter.rapl import RaplMeter
+from harness.meter.replay import ReplayMeter
 from harness.methods.base import METHODS, Method, MethodPlan, PlanRequest
 from harness.suite.spec import Json, Phase, Protocol, Recipe, RunSpec
 from harness.types import Frozen, UserError
@@ -125,7 +129,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     for registry, things in (
         (WORKLOADS, {"toy": ToyWorkload}),
         (METHODS, {"dense": ToyDense, "sat": ToySat, "dense-short": ToyShort}),
-        (METERS, {"nvml": object, "rapl": object, "modelled": object, "replay": object}),
+        (METERS, {"nvml": NvmlMeter, "rapl": RaplMeter, "modelled": ModelledCpuMeter, "replay": ReplayMeter}),
     ):
         monkeypatch.setattr(registry, "_paths", {})
         monkeypatch.setattr(registry, "_loaded", dict(things))

@@ -1,0 +1,1 @@
+"""Second opinions: other people's meters, run beside ours over the same window."""

@@ -1,0 +1,64 @@
+"""The instrument behind ``--meter simulated:SCENARIO``: the NVML meter, reading a simulated driver.
+
+Everything it says is marked as simulated, whatever the scenario calls its cards.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.meter.base import MeterInfo
+from harness.meter.nvml import NvmlMeter
+from harness.meter.simulated.nvml import SimulatedNvml
+from harness.meter.simulated.scenario import find, load_scenario
+from harness.types import Basis, UserError
+
+
+class SimulatedMeter(NvmlMeter):
+    """All cards of a scenario, whatever the training runs on; ``arm`` chooses its load."""
+
+    name = "simulated"
+    covers = frozenset({"cpu", "cuda"})
+    argument = "SCENARIO"
+    by_arm = True
+
+    def __init__(self, scenario: str | Path, arm: str | None = None) -> None:
+        super().__init__()
+        self._path = Path(scenario)
+        self._arm = arm
+
+    @classmethod
+    def options_of(cls, argument: str) -> dict[str, Any]:
+        """A file, or the name of a shipped scenario."""
+        if not argument:
+            raise UserError("meter 'simulated' needs a scenario: simulated:FILE or simulated:NAME")
+        path = find(argument)
+        load_scenario(path)
+        return {"scenario": str(path.absolute())}
+
+    @classmethod
+    def available(cls, nvml: Any = None) -> str | None:
+        """Always: it needs nothing but a file."""
+        return None
+
+    def open(self, pid: int | None, device: str | None) -> MeterInfo:
+        """Start the simulation; time counts from here. ``device`` plays no part.
+
+        Raises:
+            UserError: the file says nonsense, or its cards can't be metered, as real ones may not be.
+        """
+        scenario = load_scenario(self._path)
+        self._nvml = SimulatedNvml(scenario, scenario.load_of(self._arm))
+        uuids = ",".join(self._nvml.uuid_of(index) for index in range(len(scenario.cards)))
+        info = super().open(pid, uuids)
+        which = f", arm {self._arm!r}" if self._arm in scenario.arms else ""
+        return info.model_copy(
+            update={
+                "name": self.name,
+                "basis": Basis.SIMULATED,
+                "source": f"simulation {self._path.name}{which}: {info.source}",
+                "channels": tuple(c.model_copy(update={"basis": Basis.SIMULATED}) for c in info.channels),
+                "assumptions": ("simulated: cards, watts and faults are made up by a scenario", *info.assumptions),
+            }
+        )
