@@ -36,7 +36,7 @@ class Opinion(ABC):
 
     @abstractmethod
     def stop(self) -> list[SecondOpinion]:
-        """End the window: a figure for each thing it covers. Never raises for the tool's failure: the reason says it."""
+        """End the window: a figure for each thing covered. A failure of the tool is a reason, never raised."""
 
 
 OPINIONS: Registry[type[Opinion]] = Registry(
