@@ -1,0 +1,166 @@
+"""Aliasing of a training's steps with a power sensor that looks only part of the time. Pure.
+
+A sensor that looks ``look_s`` of every ``update_period_s`` (T; 25 of 100 ms on A100 and H100, Yang, Adamek
+and Armour, SC24) sees a load that repeats with every step of P seconds at the same few phases whenever a
+harmonic k of the step meets a multiple m of the sensor's rate, ``k / P = m / T``. Whatever those phases
+happen to draw is then taken for the mean, however long the window is.
+
+Of each harmonic, relative to mean power:
+
+* amplitude of the load: at most ``2 / (pi k)`` of the swing (high minus low over mean), the bound of a load
+  that is high once and low once in a step;
+* gain of the sensor: the mean over a look less the mean over the whole period, whose size at ``f = m / T`` is
+  ``|sinc(f look)|``. Beyond its first half lobe the envelope ``1 / (pi f look)`` is taken, because the zeros
+  depend on a look that differs between models (18.7 to 25 ms) and is not known to the millisecond;
+* coherence over the window's n looks: from look to look the phase turns by ``2 pi k T / P`` and steps of unlike
+  length blur it, so looks correlate by ``r = rho^(T / P) e^(2 pi i k T / P)``. ``rho`` is the correlation over
+  one step, ``|sinc(k jitter / P)| exp(-2 pi^2 k^2 spread^2 / P^2)`` (uniform jitter, normal spread). The mean
+  square of the mean of n phasors is ``Re((1 + r) / (1 - r)) / n - 2 Re(r (1 - r^n) / (1 - r)^2) / n^2``.
+
+Over all phases in which a window may begin the harmonics are orthogonal: their mean squares add up.
+"""
+
+from __future__ import annotations
+
+import cmath
+import math
+from dataclasses import dataclass
+
+MIN_BEATS = 10.0
+"""Fewer beats between step and sensor in a window do not average out (rule 10 of the measurement)."""
+NEAR = 0.02
+"""A step this near (relative) to a strong resonance is flagged, for step times wander by as much."""
+STRONG = 0.10
+"""A harmonic that moves the mean by this much at full coherence makes a resonance strong."""
+MATTERS = 0.01
+"""An error (relative, at the worst phase) below this is left to the uncertainty alone."""
+RESONANT = 0.10
+"""Within this share of the sensor's rate an error counts as resonance at any number of beats."""
+SWING = 1.0
+"""High minus low over mean power, where nobody knows better: in resonance the sensor itself can't see it."""
+
+_FAINTEST = 3e-4  # harmonics below this share of the swing are left out
+
+
+@dataclass(frozen=True, slots=True)
+class Aliasing:
+    """What one window's steps do to a sensor's mean.
+
+    ``relative_sd`` is one standard deviation of the energy's relative error over all phases, flagged or not.
+    ``at_stake`` is the relative error (worst phase) that a flag stands for, 0 without one. ``harmonic`` of the
+    step is the one that meets ``multiple`` times the sensor's rate, ``beats`` how often the two beat in the
+    window; all three are of the worst resonance, 0 if none is near.
+    """
+
+    flagged: bool
+    relative_sd: float
+    at_stake: float = 0.0
+    harmonic: int = 0
+    multiple: int = 0
+    beats: float = 0.0
+    text: str = ""
+
+
+def check(
+    step_s: float,
+    window_s: float,
+    update_period_s: float,
+    look_s: float,
+    *,
+    swing: float = SWING,
+    jitter_s: float = 0.0,
+    spread_s: float = 0.0,
+) -> Aliasing:
+    """Whether steps of ``step_s`` (mean, delays included) alias in a window of ``window_s``, and by how much.
+
+    ``jitter_s`` is the largest uniform random delay after each step, ``spread_s`` the standard deviation of a
+    step's own time; 0 for either is the cautious choice. ``swing`` is high minus low over mean power.
+
+    A resonance is flagged (rule 10) if it errs by at least :data:`MATTERS` and has under :data:`MIN_BEATS`
+    beats or lies within :data:`RESONANT` of the sensor's rate, or if it is strong and the step within
+    :data:`NEAR` of it. With jitter the bound alone decides: that is what the cure is for.
+
+    Raises:
+        ValueError: a length that is not positive.
+    """
+    if min(step_s, window_s, update_period_s, look_s) <= 0:
+        raise ValueError("step, window, sensor period and look must be longer than nothing")
+    if look_s >= update_period_s:
+        return Aliasing(flagged=False, relative_sd=0.0)  # it never looks away
+    looks = max(1.0, window_s / update_period_s)
+    variance = 0.0
+    worst: Aliasing | None = None
+    for k in range(1, _harmonics(step_s, look_s) + 1):
+        frequency = k / step_s
+        size = swing * 2 / (math.pi * k) * _gain(frequency, update_period_s, look_s)
+        rho = abs(_sinc(k * jitter_s / step_s)) * math.exp(-2 * (math.pi * k * spread_s / step_s) ** 2)
+        turns = frequency * update_period_s
+        r = rho ** (update_period_s / step_s) * cmath.exp(2j * math.pi * (turns - round(turns)))
+        variance += size**2 / 2 * _mean_square(r, looks)
+        found = _resonance(k, size, r, looks, turns, jittered=jitter_s > 0)
+        if found and (worst is None or found.at_stake > worst.at_stake):
+            worst = found
+    relative_sd = math.sqrt(variance)
+    if worst is None:
+        return Aliasing(flagged=False, relative_sd=relative_sd)
+    return Aliasing(
+        flagged=True,
+        relative_sd=relative_sd,
+        at_stake=worst.at_stake,
+        harmonic=worst.harmonic,
+        multiple=worst.multiple,
+        beats=worst.beats,
+        text=_text(worst, step_s, update_period_s),
+    )
+
+
+def _resonance(k: int, size: float, r: complex, looks: float, turns: float, *, jittered: bool) -> Aliasing | None:
+    """The flag that harmonic ``k`` deserves, ``None`` if none."""
+    multiple = round(turns)
+    if multiple == 0 or size < MATTERS:
+        return None
+    off = abs(turns - multiple)  # in units of the sensor's rate
+    beats = off * looks
+    near = size >= STRONG and off / multiple < NEAR and not jittered
+    if jittered:
+        error = size * math.sqrt(2 * _mean_square(r, looks))  # 2 standard deviations
+    else:
+        error = size * min(1.0, 1 / (looks * math.sin(math.pi * off))) if off else size
+    resonant = error >= MATTERS and (beats < MIN_BEATS or off < RESONANT)
+    if not near and not resonant:
+        return None
+    return Aliasing(True, 0.0, size if near else error, k, multiple, beats)
+
+
+def _text(worst: Aliasing, step_s: float, period_s: float) -> str:
+    times = "" if worst.multiple == 1 else f"{worst.multiple} x "
+    part = "the step's rate" if worst.harmonic == 1 else f"{worst.harmonic} x the step's rate"
+    return (
+        f"steps of {step_s * 1e3:.4g} ms alias with a sensor of {period_s * 1e3:.4g} ms: {part} is {times}the "
+        f"sensor's within {worst.beats:.2g} beats of the window, and the energy may be off by "
+        f"{worst.at_stake:.2g} of itself"
+    )
+
+
+def _harmonics(step_s: float, look_s: float) -> int:
+    """How many are worth adding: beyond, ``2 / (pi k) x step / (pi k look)`` is under :data:`_FAINTEST`."""
+    return max(8, math.ceil(math.sqrt(2 * step_s / (math.pi**2 * look_s * _FAINTEST))))
+
+
+def _gain(frequency: float, period_s: float, look_s: float) -> float:
+    """Size of (mean over the look at the period's end) - (mean over the period) for a wave of that frequency."""
+    x = frequency * look_s
+    seen = _sinc(x) if x < 0.5 else 1 / (math.pi * x)
+    return abs(seen * cmath.exp(1j * math.pi * frequency * (period_s - look_s)) - _sinc(frequency * period_s))
+
+
+def _mean_square(r: complex, n: float) -> float:
+    """Mean square of the mean of ``n`` unit phasors of which neighbours correlate by ``r``; at most 1."""
+    if abs(1 - r) * n < 1e-3:
+        return 1.0
+    whole = ((1 + r) / (1 - r)).real / n - 2 * (r * (1 - r**n) / (1 - r) ** 2).real / n**2
+    return min(1.0, max(0.0, whole))
+
+
+def _sinc(x: float) -> float:
+    return math.sin(math.pi * x) / (math.pi * x) if x else 1.0
