@@ -145,6 +145,8 @@ class Meter(ABC):
     """Devices of a training that it may stand for: an instrument of the CPU tells nothing of a card."""
     argument: ClassVar[str] = ""
     """What follows the name in ``--meter NAME:ARGUMENT``, for people, e.g. ``FILE``; empty: nothing may."""
+    calibrates: ClassVar[bool] = False
+    """Whether it has a refresh of its own that fast polling can see: an instrument, neither model nor recording."""
     by_arm: ClassVar[bool] = False
     """Whether the constructor takes ``arm``: a made-up instrument may plant other watts for each arm."""
 

@@ -66,6 +66,7 @@ class NvmlMeter(Meter):
 
     name = "nvml"
     covers = frozenset({"cuda"})
+    calibrates = True
 
     def __init__(self, nvml: Any = None, clock: Callable[[], int] = read_ns) -> None:
         self._nvml = nvml

@@ -52,6 +52,7 @@ class RaplMeter(Meter):
 
     name = "rapl"
     covers = frozenset({"cpu"})
+    calibrates = True
 
     def __init__(self, root: str | Path = ROOT) -> None:
         self._root = Path(root)

@@ -21,14 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.meter.base import MeterInfo
+from harness.meter.base import METERS, Calibration, MeterInfo
+from harness.meter.calibration import calibrate
 from harness.meter.live import Live
+from harness.meter.samples import read
 from harness.types import UserError
 
 START_TIMEOUT_S = 60.0
 """A driver without persistence mode may take many seconds to wake a card."""
 STOP_TIMEOUT_S = 30.0
 PEEK_TIMEOUT_S = 0.5
+CALIBRATION_TIMEOUT_S = 60.0
 
 
 class SamplerError(RuntimeError):
@@ -73,6 +76,7 @@ class Sampler:
         self._process: subprocess.Popen[bytes] | None = None
         self._pending = b""
         self._requests = 0
+        self._calibrations: dict[str | None, Calibration] = {}  # by device: for every later start on it
 
     def __enter__(self) -> Sampler:
         self.open()
@@ -90,6 +94,38 @@ class Sampler:
     def pid(self) -> int | None:
         """Process id of the sampler, while it lives."""
         return self._process.pid if self._process and self._process.poll() is None else None
+
+    def calibrate(self, device: str | None, path: Path) -> Calibration | None:
+        """Poll the meter fast for 2 to 3 s into a new samples file, and take what it shows into every later start.
+
+        ``None`` where there is nothing to see: a model, a recording.
+
+        Raises:
+            UserError: the meter can't be opened; the text says what to do.
+            FileExistsError: raw samples are never overwritten.
+            SamplerError: the sampler's process failed.
+        """
+        if not METERS.get(self._meter).calibrates:
+            return None
+        if self._path is not None:
+            raise RuntimeError("a run is being sampled: calibration comes before or after it")
+        if path.exists():
+            raise FileExistsError(f"{path}: exists already; raw samples are never overwritten")
+        self.open()
+        reply = self._answered(
+            "calibrate",
+            CALIBRATION_TIMEOUT_S,
+            meter=self._meter,
+            options=self._options,
+            pid=os.getpid(),
+            device=device,
+            path=str(path.absolute()),
+        )
+        recording = read(path)
+        self._calibrations[device] = found = calibrate(
+            recording.info, recording.samples, read_s=reply["read_s"], read_cpu_s=reply["read_cpu_s"]
+        )
+        return found
 
     def start(
         self,
@@ -125,13 +161,10 @@ class Sampler:
             "device": device,
             "path": str(target.absolute()),
         }
-        try:
-            reply = self._ask("start", START_TIMEOUT_S, **request)
-        except SamplerError:
-            self._kill()  # it may hang in the driver; the next start gets a fresh one
-            raise
-        if "failed" in reply:
-            raise (UserError if reply.get("user") else SamplerError)(reply["failed"])
+        calibration = self._calibrations.get(device)
+        if calibration is not None:
+            request["calibration"] = calibration.model_dump(mode="json")
+        reply = self._answered("start", START_TIMEOUT_S, **request)
         self._path = target
         return MeterInfo.model_validate(reply["info"])
 
@@ -202,6 +235,17 @@ class Sampler:
             if pipe:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+    def _answered(self, do: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
+        """The reply to a request that may fail for good reasons."""
+        try:
+            reply = self._ask(do, timeout_s, **fields)
+        except SamplerError:
+            self._kill()  # it may hang in the driver; the next request gets a fresh one
+            raise
+        if "failed" in reply:
+            raise (UserError if reply.get("user") else SamplerError)(reply["failed"])
+        return reply
 
     def _ask(self, do: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
         """Send a request and wait for its reply; late replies to earlier requests are dropped."""

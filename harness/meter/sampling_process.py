@@ -1,8 +1,9 @@
 """The sampler's own process: ``python -m harness.meter.sampling_process``, started by ``sampler.py``.
 
 It reads requests from stdin and writes replies to stdout, one JSON object a line, each with the request's
-``id``. Requests: ``start`` (meter, options, sample_hz, pid, device, path), ``peek``, ``stop``. It leaves when
-stdin closes, so it never outlives its parent, and ignores ``^C``: the parent says when to stop.
+``id``. Requests: ``start`` (meter, options, sample_hz, pid, device, path, calibration), ``peek``, ``stop``, and
+between runs ``calibrate`` (meter, options, pid, device, path). It leaves when stdin closes, so it never outlives
+its parent, and ignores ``^C``: the parent says when to stop.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.meter.base import METERS, Meter, MeterInfo
+from harness.meter.base import METERS, Calibration, Meter, MeterInfo
+from harness.meter.calibration import calibrated
 from harness.meter.live import Live, Tally
+from harness.meter.polling import poll
 from harness.meter.samples import SamplesWriter
 from harness.meter.track import NS
 from harness.types import UserError
@@ -29,12 +32,21 @@ Message = dict[str, Any]
 class Session:
     """One run's sampling: a meter, a file, a schedule."""
 
-    def __init__(self, meter: Meter, sample_hz: float, pid: int | None, device: str | None, path: Path) -> None:
+    def __init__(
+        self,
+        meter: Meter,
+        sample_hz: float,
+        pid: int | None,
+        device: str | None,
+        path: Path,
+        calibration: Calibration | None = None,
+    ) -> None:
         self._meter = meter
         self._period_ns = round(NS / sample_hz)
         self.error = ""
         try:
-            self.info: MeterInfo = meter.open(pid, device).model_copy(update={"sample_hz": sample_hz})
+            info = meter.open(pid, device).model_copy(update={"sample_hz": sample_hz})
+            self.info: MeterInfo = calibrated(info, calibration)
             self._writer = SamplesWriter(path, self.info)
         except BaseException:
             meter.close()
@@ -88,7 +100,7 @@ class Server:
     def __init__(self, reply: Callable[[Message], None]) -> None:
         self._reply = reply
         self._session: Session | None = None
-        self._verbs = {"start": self._start, "peek": self._peek, "stop": self._stop}
+        self._verbs = {"start": self._start, "peek": self._peek, "stop": self._stop, "calibrate": self._calibrate}
 
     def serve(self, requests: int) -> None:
         """Until the file descriptor ``requests`` is at its end."""
@@ -122,15 +134,35 @@ class Server:
             return reply | {"failed": f"{type(error).__name__}: {error}", "user": False}
 
     def _start(self, request: Message) -> Message:
+        meter = self._meter(request)
+        calibration = request.get("calibration")
+        self._session = Session(
+            meter,
+            request["sample_hz"],
+            request["pid"],
+            request["device"],
+            Path(request["path"]),
+            None if calibration is None else Calibration.model_validate(calibration),
+        )
+        return {"info": self._session.info.model_dump(mode="json")}
+
+    def _calibrate(self, request: Message) -> Message:
+        meter = self._meter(request)
+        try:
+            info = meter.open(request["pid"], request["device"])
+            done = poll(meter, info, Path(request["path"]))
+        finally:
+            meter.close()
+        return {"count": done.count, "read_s": done.read_s, "read_cpu_s": done.read_cpu_s}
+
+    def _meter(self, request: Message) -> Meter:
         if self._session:
             raise RuntimeError("a run is being sampled already")
         meter_class = METERS.get(request["meter"])
         try:
-            meter = meter_class(**request["options"])
+            return meter_class(**request["options"])
         except TypeError as error:
             raise UserError(f"meter {request['meter']!r}: {error}") from error
-        self._session = Session(meter, request["sample_hz"], request["pid"], request["device"], Path(request["path"]))
-        return {"info": self._session.info.model_dump(mode="json")}
 
     def _peek(self, _: Message) -> Message:
         live = self._session.live() if self._session else Live(None, None)

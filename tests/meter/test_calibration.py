@@ -12,6 +12,7 @@ from harness.meter.base import Calibration, Channel, ChannelCalibration, MeterIn
 from harness.meter.calibration import calibrate, calibrated, observed_period_s
 from harness.meter.nvml import NvmlMeter
 from harness.meter.polling import poll
+from harness.meter.sampler import Sampler
 from harness.meter.samples import read
 from harness.meter.simulated.load import Load, square_wave
 from harness.meter.simulated.nvml import SimulatedNvml
@@ -209,3 +210,31 @@ def test_polling_stops_early_only_when_enough_was_seen(tmp_path):
     assert 2.0 <= found.seconds < 2.1
     _, found = polled(tmp_path / "p", Card(), Load(power_w=300))
     assert 2.9 < found.seconds < 3.1
+
+
+def test_the_samplers_process_calibrates_and_every_later_run_carries_it(tmp_path):
+    scenario = tmp_path / "card.yaml"
+    scenario.write_text(
+        "load: {power_w: 300}\ncards: [{sensor: {period_s: 0.05, window_s: 0.0125, noise_w: 2}}]\n", encoding="utf-8"
+    )
+    with Sampler("simulated", {"scenario": str(scenario)}) as sampler:
+        found = sampler.calibrate(None, tmp_path / "calibration")
+        assert of(found, "power").period_s == pytest.approx(0.05, rel=0.05)
+        assert 0 < found.read_cpu_s < 0.01
+        assert 0 < found.read_s < 0.01
+        with pytest.raises(FileExistsError, match="never overwritten"):
+            sampler.calibrate(None, tmp_path / "calibration")
+        info = sampler.start(None, None, tmp_path / "run")
+        sampler.stop()
+    assert info.calibration == found
+    assert info.update_period_s == pytest.approx(0.05, rel=0.05)
+    recording = read(tmp_path / "calibration")
+    again = calibrate(recording.info, recording.samples, read_s=found.read_s, read_cpu_s=found.read_cpu_s)
+    assert again == found  # the raw polls are enough to say the same again
+    assert read(tmp_path / "run").info == info
+
+
+def test_a_model_is_not_polled(tmp_path):
+    with Sampler("modelled", {"watts_per_core": 4.0}) as sampler:
+        assert sampler.calibrate(None, tmp_path / "calibration") is None
+    assert not (tmp_path / "calibration").exists()
