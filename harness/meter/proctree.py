@@ -25,6 +25,7 @@ class Stat:
     own_ns: int  # user + system time, in ticks of 10 ms
     waited_ns: int  # the same of all descendants that ended and were waited for
     started: int  # ticks since boot; with the pid it names a process for good
+    zombie: bool  # ended, not waited for yet
 
 
 def stat_of(pid: int) -> Stat | None:
@@ -41,6 +42,7 @@ def stat_of(pid: int) -> Stat | None:
         own_ns=(user + system) * TICK_NS,
         waited_ns=(waited_user + waited_system) * TICK_NS,
         started=int(fields[19]),
+        zombie=fields[0] == b"Z",
     )
 
 
@@ -82,10 +84,11 @@ class TreeClock:
     """CPU time of a process tree as a counter that never falls.
 
     Every read takes the clocks of the known processes; on every ``rescan``-th, and when one has ended, the
-    tree is looked through for new children and for waited time as well. What a child used before it was found
-    counts at once, and one that came and went between two looks is in its parent's waited time. Of a
-    child that nobody waits for, what it used after the last read is lost, and all of it if that is under
-    20 ms (``/proc`` gives waited time in ticks).
+    tree is looked through for new children and for waited time as well. Once the root is a zombie every read
+    does: a root that is reaped after the last read is complete with all it waited for. What a child used
+    before it was found counts at once, and one that came and went between two looks is in its parent's waited
+    time. Of a child that nobody waits for, what it used after the last read is lost, and all of it if that is
+    under 20 ms (``/proc`` gives waited time in ticks).
     """
 
     def __init__(self, root: int, rescan: int = 5) -> None:
@@ -98,7 +101,7 @@ class TreeClock:
 
     def read_ns(self) -> int | None:
         """Nanoseconds used so far; ``None`` once the root is gone."""
-        due = self._reads % self._rescan == 0
+        due = self._reads % self._rescan == 0 or _is_zombie(self._root)
         self._reads += 1
         used = None if due else self._clocks()
         if used is None:
@@ -161,6 +164,11 @@ _Key = tuple[int, int]  # pid and the tick it started at
 class _Used:
     own_ns: int
     waited_ns: int
+
+
+def _is_zombie(pid: int) -> bool:
+    stat = stat_of(pid)
+    return stat is not None and stat.zombie
 
 
 def _has_children_files() -> bool:
