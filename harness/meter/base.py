@@ -143,6 +143,8 @@ class Meter(ABC):
     name: str
     covers: ClassVar[frozenset[str]] = frozenset({"cpu", "cuda"})
     """Devices of a training that it may stand for: an instrument of the CPU tells nothing of a card."""
+    basis: ClassVar[Basis] = Basis.MEASURED
+    """What its energies are at best, known before it is opened; ``MeterInfo.basis`` is what they are."""
     argument: ClassVar[str] = ""
     """What follows the name in ``--meter NAME:ARGUMENT``, for people, e.g. ``FILE``; empty: nothing may."""
     calibrates: ClassVar[bool] = False

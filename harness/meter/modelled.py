@@ -59,6 +59,7 @@ class ModelledCpuMeter(Meter):
     """
 
     name = "modelled"
+    basis = Basis.MODELLED
     covers = frozenset({"cpu"})
 
     def __init__(self, watts_per_core: float | None = None) -> None:

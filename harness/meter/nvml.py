@@ -75,6 +75,7 @@ class NvmlMeter(Meter):
         self._channels: list[Channel] = []
         self._assumptions: list[str] = []
         self._pid: int | None = None
+        self._basis = Basis.MEASURED
         self._slow_due_ns = 0
         self._is_open = False
 
@@ -106,6 +107,8 @@ class NvmlMeter(Meter):
             UserError: no driver, no such card, or a card with no reading of energy or power at all.
         """
         nvml = self._nvml = self._nvml or _module()
+        # A simulated driver says what it is: whoever reads it, its numbers are never taken for measured ones.
+        self._basis = getattr(nvml, "basis", Basis.MEASURED)
         self._pid = pid
         try:
             nvml.nvmlInit()
@@ -130,7 +133,7 @@ class NvmlMeter(Meter):
             )
         return MeterInfo(
             name=self.name,
-            basis=Basis.MEASURED,
+            basis=self._basis,
             source=f"NVML, {' + '.join(dict.fromkeys(names))}, driver {driver}",
             channels=tuple(self._channels),
             assumptions=tuple(self._assumptions),
@@ -290,7 +293,7 @@ class NvmlMeter(Meter):
                 quantity=quantity,
                 device=device,
                 scope=scope,
-                basis=Basis.MEASURED,
+                basis=self._basis,
                 quantum=unit,
                 gain_error=GAIN_ERROR if quantity in _ENERGIES else 0.0,
             )

@@ -18,6 +18,7 @@ import pynvml
 from harness.meter.simulated.card import Reading, SimulatedCard
 from harness.meter.simulated.load import Load
 from harness.meter.simulated.scenario import Card, FaultKind, Scenario
+from harness.types import Basis
 
 EPOCH_S = 1_700_000_000
 """Driver timestamps start here, so that a recorded simulation is the same bytes whenever it ran."""
@@ -46,6 +47,8 @@ class SimulatedNvml:
 
     Whatever name it does not define is taken from ``pynvml``: constants, errors and structures are the real ones.
     """
+
+    basis = Basis.SIMULATED
 
     def __init__(
         self, scenario: Scenario, load: Load | None = None, clock: Callable[[], int] = time.monotonic_ns
