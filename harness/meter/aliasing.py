@@ -29,11 +29,11 @@ from dataclasses import dataclass
 MIN_BEATS = 10.0
 """Fewer beats between step and sensor in a window do not average out (rule 10 of the measurement)."""
 NEAR = 0.02
-"""A step this near (relative) to a strong resonance is flagged, for step times wander by as much."""
+"""A step this near (relative) to a strong resonance counts as in it: step times wander by as much."""
 STRONG = 0.10
 """A harmonic that moves the mean by this much at full coherence makes a resonance strong."""
 MATTERS = 0.01
-"""An error (relative, at the worst phase) below this is left to the uncertainty alone."""
+"""Resonances that err by less (relative, two standard deviations) are left to the uncertainty alone."""
 RESONANT = 0.10
 """Within this share of the sensor's rate an error counts as resonance at any number of beats."""
 SWING = 1.0
@@ -47,9 +47,9 @@ class Aliasing:
     """What one window's steps do to a sensor's mean.
 
     ``relative_sd`` is one standard deviation of the energy's relative error over all phases, flagged or not.
-    ``at_stake`` is the relative error (worst phase) that a flag stands for, 0 without one. ``harmonic`` of the
-    step is the one that meets ``multiple`` times the sensor's rate, ``beats`` how often the two beat in the
-    window; all three are of the worst resonance, 0 if none is near.
+    ``at_stake`` is the relative error (two standard deviations) that a flag stands for, 0 without one.
+    ``harmonic`` of the step is the one that meets ``multiple`` times the sensor's rate, ``beats`` how often the
+    two beat in the window; all three are of the worst resonance, 0 without a flag.
     """
 
     flagged: bool
@@ -76,9 +76,9 @@ def check(
     ``jitter_s`` is the largest uniform random delay after each step, ``spread_s`` the standard deviation of a
     step's own time; 0 for either is the cautious choice. ``swing`` is high minus low over mean power.
 
-    A resonance is flagged (rule 10) if it errs by at least :data:`MATTERS` and has under :data:`MIN_BEATS`
-    beats or lies within :data:`RESONANT` of the sensor's rate, or if it is strong and the step within
-    :data:`NEAR` of it. With jitter the bound alone decides: that is what the cure is for.
+    Flagged (rule 10) are resonances, harmonics with under :data:`MIN_BEATS` beats or within :data:`RESONANT` of
+    the sensor's rate, that together err by :data:`MATTERS`; within :data:`NEAR` of a strong one the phases are
+    taken to stand still. With jitter its blur alone counts: that is what the cure is for.
 
     Raises:
         ValueError: a length that is not positive.
@@ -89,56 +89,55 @@ def check(
         return Aliasing(flagged=False, relative_sd=0.0)  # it never looks away
     looks = max(1.0, window_s / update_period_s)
     variance = 0.0
-    worst: Aliasing | None = None
+    resonances: list[_Resonance] = []
     for k in range(1, _harmonics(step_s, look_s) + 1):
         frequency = k / step_s
         size = swing * 2 / (math.pi * k) * _gain(frequency, update_period_s, look_s)
         rho = abs(_sinc(k * jitter_s / step_s)) * math.exp(-2 * (math.pi * k * spread_s / step_s) ** 2)
         turns = frequency * update_period_s
-        r = rho ** (update_period_s / step_s) * cmath.exp(2j * math.pi * (turns - round(turns)))
-        variance += size**2 / 2 * _mean_square(r, looks)
-        found = _resonance(k, size, r, looks, turns, jittered=jitter_s > 0)
-        if found and (worst is None or found.at_stake > worst.at_stake):
-            worst = found
+        multiple = round(turns)
+        off = abs(turns - multiple)  # in units of the sensor's rate
+        r = rho ** (update_period_s / step_s) * cmath.exp(2j * math.pi * (turns - multiple))
+        mean_square = _mean_square(r, looks)
+        variance += size**2 / 2 * mean_square
+        if multiple == 0 or (off * looks >= MIN_BEATS and off >= RESONANT):
+            continue
+        if jitter_s == 0:
+            is_near = size >= STRONG and off < NEAR * multiple
+            mean_square = 1.0 if is_near else _crest_square(off, looks)
+        resonances.append(_Resonance(size * math.sqrt(2 * mean_square), k, multiple, off * looks))
     relative_sd = math.sqrt(variance)
-    if worst is None:
+    at_stake = math.hypot(*(resonance.error for resonance in resonances))
+    if at_stake < MATTERS:
         return Aliasing(flagged=False, relative_sd=relative_sd)
+    worst = max(resonances, key=lambda resonance: resonance.error)
     return Aliasing(
         flagged=True,
         relative_sd=relative_sd,
-        at_stake=worst.at_stake,
+        at_stake=at_stake,
         harmonic=worst.harmonic,
         multiple=worst.multiple,
         beats=worst.beats,
-        text=_text(worst, step_s, update_period_s),
+        text=_text(worst, at_stake, step_s, update_period_s),
     )
 
 
-def _resonance(k: int, size: float, r: complex, looks: float, turns: float, *, jittered: bool) -> Aliasing | None:
-    """The flag that harmonic ``k`` deserves, ``None`` if none."""
-    multiple = round(turns)
-    if multiple == 0 or size < MATTERS:
-        return None
-    off = abs(turns - multiple)  # in units of the sensor's rate
-    beats = off * looks
-    near = size >= STRONG and off / multiple < NEAR and not jittered
-    if jittered:
-        error = size * math.sqrt(2 * _mean_square(r, looks))  # 2 standard deviations
-    else:
-        error = size * min(1.0, 1 / (looks * math.sin(math.pi * off))) if off else size
-    resonant = error >= MATTERS and (beats < MIN_BEATS or off < RESONANT)
-    if not near and not resonant:
-        return None
-    return Aliasing(True, 0.0, size if near else error, k, multiple, beats)
+@dataclass(frozen=True, slots=True)
+class _Resonance:
+    error: float  # relative, two standard deviations
+    harmonic: int
+    multiple: int
+    beats: float
 
 
-def _text(worst: Aliasing, step_s: float, period_s: float) -> str:
-    times = "" if worst.multiple == 1 else f"{worst.multiple} x "
-    part = "the step's rate" if worst.harmonic == 1 else f"{worst.harmonic} x the step's rate"
+def _text(worst: _Resonance, at_stake: float, step_s: float, period_s: float) -> str:
+    def times(n: int) -> str:
+        return "" if n == 1 else f"{n} x "
+
     return (
-        f"steps of {step_s * 1e3:.4g} ms alias with a sensor of {period_s * 1e3:.4g} ms: {part} is {times}the "
-        f"sensor's within {worst.beats:.2g} beats of the window, and the energy may be off by "
-        f"{worst.at_stake:.2g} of itself"
+        f"steps of {step_s * 1e3:.4g} ms alias with a power sensor that is read every {period_s * 1e3:.4g} ms: "
+        f"{times(worst.harmonic)}the steps' rate and {times(worst.multiple)}the sensor's meet "
+        f"({worst.beats:.2g} beats in the window), and energy may be off by {at_stake:.1%}"
     )
 
 
@@ -152,6 +151,11 @@ def _gain(frequency: float, period_s: float, look_s: float) -> float:
     x = frequency * look_s
     seen = _sinc(x) if x < 0.5 else 1 / (math.pi * x)
     return abs(seen * cmath.exp(1j * math.pi * frequency * (period_s - look_s)) - _sinc(frequency * period_s))
+
+
+def _crest_square(off: float, n: float) -> float:
+    """Mean square of ``n`` phasors ``off`` turns apart, where it is largest near by: beats need not be whole."""
+    return min(1.0, 1 / (n * math.sin(math.pi * off)) ** 2) if off else 1.0
 
 
 def _mean_square(r: complex, n: float) -> float:
