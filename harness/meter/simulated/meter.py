@@ -1,15 +1,14 @@
-"""The instrument behind ``--meter simulated:SCENARIO``: the NVML meter, reading a simulated driver.
-
-Everything it says is marked as simulated, whatever the scenario calls its cards.
-"""
+"""The instrument behind ``--meter simulated:SCENARIO``: the NVML meter, reading a simulated driver."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from harness.meter.base import MeterInfo
 from harness.meter.nvml import NvmlMeter
+from harness.meter.proctree import tree_of
 from harness.meter.simulated.nvml import SimulatedNvml
 from harness.meter.simulated.scenario import find, load_scenario
 from harness.types import Basis, UserError
@@ -20,6 +19,7 @@ class SimulatedMeter(NvmlMeter):
 
     name = "simulated"
     covers = frozenset({"cpu", "cuda"})
+    basis = Basis.SIMULATED
     argument = "SCENARIO"
     by_arm = True
 
@@ -45,20 +45,25 @@ class SimulatedMeter(NvmlMeter):
     def open(self, pid: int | None, device: str | None) -> MeterInfo:
         """Start the simulation; time counts from here. ``device`` plays no part.
 
+        Without a process nothing is trained: the scenario's idle load, unless an arm was named.
+
         Raises:
             UserError: the file says nonsense, or its cards can't be metered, as real ones may not be.
         """
         scenario = load_scenario(self._path)
-        self._nvml = SimulatedNvml(scenario, scenario.load_of(self._arm))
-        uuids = ",".join(self._nvml.uuid_of(index) for index in range(len(scenario.cards)))
+        at_rest = pid is None and self._arm is None and scenario.idle is not None
+        load = scenario.idle if at_rest else scenario.load_of(self._arm)
+
+        def own() -> Iterable[int]:
+            return () if pid is None else tree_of(pid)
+
+        self._nvml = nvml = SimulatedNvml(scenario, load, own=own)
+        uuids = ",".join(nvml.uuid_of(index) for index in range(len(scenario.cards)))
         info = super().open(pid, uuids)
-        which = f", arm {self._arm!r}" if self._arm in scenario.arms else ""
+        which = ", at rest" if at_rest else f", arm {self._arm!r}" if self._arm in scenario.arms else ""
         return info.model_copy(
             update={
-                "name": self.name,
-                "basis": Basis.SIMULATED,
-                "source": f"simulation {self._path.name}{which}: {info.source}",
-                "channels": tuple(c.model_copy(update={"basis": Basis.SIMULATED}) for c in info.channels),
+                "source": f"simulation {self._path.stem} ({scenario.identity}){which}: {info.source}",
                 "assumptions": ("simulated: cards, watts and faults are made up by a scenario", *info.assumptions),
             }
         )

@@ -1,196 +1,205 @@
 """A module that answers like ``pynvml``, for the cards of a scenario.
 
 It has the functions of ``pynvml`` that the harness, Zeus and CodeCarbon use, with the real names, codes and
-``ctypes`` structures, so that the very code that reads a real card reads a simulated one. It can't be taken
-for one: names end in "(simulated)", UUIDs hold "SIMULATED", and the driver's version says it too.
+``ctypes`` structures, so that the very code that reads a real card reads a simulated one. It can't be taken for
+one: names end in "(simulated)", UUIDs hold "SIMULATED", the driver's version says it too, and ``basis`` makes the
+harness mark whatever is read here.
 """
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pynvml
 
+from harness.meter.simulated.board import Handle, SimulatedBoard
 from harness.meter.simulated.card import Reading, SimulatedCard
 from harness.meter.simulated.load import Load
-from harness.meter.simulated.scenario import Card, FaultKind, Scenario
-from harness.types import Basis
+from harness.meter.simulated.scenario import Fault, FaultKind, Scenario, Scope
 
 EPOCH_S = 1_700_000_000
 """Driver timestamps start here, so that a recorded simulation is the same bytes whenever it ran."""
 NS = 1_000_000_000
 
+_NOBODY = 1 << 30  # process numbers from here on are nobody's: Linux ends at 2^22
 _UINT, _ULL, _SIGNED = 1, 3, 4
 _ALL_BITS = {_UINT: 0xFFFF_FFFF, _ULL: 0xFFFF_FFFF_FFFF_FFFF}
 _ATTRIBUTES = {_UINT: "uiVal", _ULL: "ullVal", _SIGNED: "sllVal"}
+_SCOPES: dict[int, Scope] = {0: "gpu", 1: "module", 2: "memory"}
 _CODES = {
     FaultKind.MISSING: pynvml.NVML_ERROR_UNKNOWN,
     FaultKind.UNSUPPORTED: pynvml.NVML_ERROR_NOT_SUPPORTED,
+    FaultKind.NO_FUNCTION: pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
     FaultKind.DENIED: pynvml.NVML_ERROR_NO_PERMISSION,
+}
+_LIES = {FaultKind.NOT_AVAILABLE, FaultKind.ZERO, FaultKind.NEGATIVE}
+_TEMPERATURE_V_SINCE = (570,)
+
+
+class FieldValue(ctypes.Structure):
+    """The layout of ``pynvml.c_nvmlFieldValue_t`` without what it does for printing, which takes half of a read."""
+
+    _fields_ = pynvml.c_nvmlFieldValue_t._fields_
+
+
+class _Field(NamedTuple):
+    """How a field is read. ``since``: the first driver whose bindings (nvidia-ml-py) have the number."""
+
+    reading: str
+    kind: int
+    read: Callable[[SimulatedCard, float, Scope], Reading]
+    since: tuple[int, ...] = ()
+    scoped: bool = False  # whether it exists for module and memory too
+
+
+def _throttled(cause: str, since: tuple[int, ...] = ()) -> _Field:
+    def read(card: SimulatedCard, at_s: float, _: Scope) -> Reading:
+        return card.held("throttle", Reading(card.throttled_ns(at_s, cause), at_s), at_s, cause)
+
+    return _Field("throttle", _ULL, read, since)
+
+
+_FIELDS = {
+    83: _Field("energy", _ULL, lambda card, at_s, _: _milli(card.energy(at_s))),
+    185: _Field("power_mean", _UINT, lambda card, at_s, of: _milli(card.power_mean(at_s, of)), (525,), scoped=True),
+    186: _Field("power", _UINT, lambda card, at_s, of: _milli(card.power(at_s, of)), (525,), scoped=True),
+    74: _throttled("power_cap"),
+    75: _throttled("thermal"),
+    # In the bindings of 580.65 these three numbers still are others; those of 580.82 have them.
+    269: _throttled("software_thermal", (580, 82)),
+    270: _throttled("hardware_thermal", (580, 82)),
+    271: _throttled("power_brake", (580, 82)),
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Handle:
-    """Stands for a card, or for a MIG instance on it, as the pointers of NVML do."""
+class SimulatedNvml(SimulatedBoard):
+    """One simulated driver with its cards, as a stand-in for the module ``pynvml``.
 
-    index: int
-    instance: bool = False
-
-
-class SimulatedNvml:
-    """One simulated driver with its cards. ``clock`` gives nanoseconds; the simulation starts at its first read.
-
-    Whatever name it does not define is taken from ``pynvml``: constants, errors and structures are the real ones.
+    Args:
+        scenario: the cards and their faults.
+        load: what they carry; by default the scenario's own.
+        clock: nanoseconds; the simulation starts at its first read.
+        sleep: how a slow call lets time pass; goes with ``clock``.
+        own: process numbers of the run itself, which are on the card beside the scenario's foreign ones.
     """
 
-    basis = Basis.SIMULATED
-
     def __init__(
-        self, scenario: Scenario, load: Load | None = None, clock: Callable[[], int] = time.monotonic_ns
+        self,
+        scenario: Scenario,
+        load: Load | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+        sleep: Callable[[float], None] = time.sleep,
+        own: Callable[[], Iterable[int]] = tuple,
     ) -> None:
-        self.scenario = scenario
-        self.cards = [SimulatedCard(card, load or scenario.load) for card in scenario.cards]
-        self._clock = clock
+        super().__init__(scenario)
+        self.cards = [SimulatedCard(card, load or scenario.load, scenario.idle) for card in scenario.cards]
+        self._clock, self._sleep, self._own = clock, sleep, own
         self._started_ns = clock()
-        self._initialised = 0
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("nvml"):
-            raise AttributeError(f"the simulated NVML has no function {name}")
-        return getattr(pynvml, name)
+        self._answers: list[list[Fault]] = [
+            [fault for fault in card.faults if fault.kind in _CODES or fault.kind in _LIES] for card in scenario.cards
+        ]
 
     @property
     def seconds(self) -> float:
         """Time of the simulation."""
         return (self._clock() - self._started_ns) / NS
 
-    def uuid_of(self, index: int) -> str:
-        """UUID of a card, or of the MIG instance that stands for it."""
-        return f"{'MIG' if self.scenario.cards[index].mig else 'GPU'}-SIMULATED-{index}"
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        """Open the library."""
-        self._initialised += 1
-
-    def nvmlShutdown(self) -> None:  # noqa: N802
-        """Close it."""
-        self._initialised = max(0, self._initialised - 1)
-
-    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
-        """Version, marked."""
-        return f"{self.scenario.driver} (simulated)"
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        """Number of cards."""
-        self._require(self._initialised, pynvml.NVML_ERROR_UNINITIALIZED)
-        return len(self.cards)
-
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Handle:  # noqa: N802
         """A card by NVML's own order."""
-        self._require(0 <= index < self.nvmlDeviceGetCount(), pynvml.NVML_ERROR_INVALID_ARGUMENT)
-        return Handle(index)
+        handle = super().nvmlDeviceGetHandleByIndex(index)
+        self._require(not self._holds(handle, FaultKind.LOST), pynvml.NVML_ERROR_GPU_IS_LOST)
+        return handle
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str | bytes) -> Handle:  # noqa: N802
         """A card, or a MIG instance."""
-        text = uuid.decode() if isinstance(uuid, bytes) else uuid
-        for index in range(self.nvmlDeviceGetCount()):
-            if text in {self.uuid_of(index), f"GPU-SIMULATED-{index}"}:
-                return Handle(index, instance=text.startswith("MIG-"))
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
-
-    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, handle: Handle) -> Handle:  # noqa: N802
-        """The board of an instance."""
-        return Handle(handle.index)
-
-    def nvmlDeviceGetUUID(self, handle: Handle) -> str:  # noqa: N802
-        """UUID."""
-        return self.uuid_of(handle.index) if handle.instance else f"GPU-SIMULATED-{handle.index}"
-
-    def nvmlDeviceGetName(self, handle: Handle) -> str:  # noqa: N802
-        """Name, marked."""
-        return f"{self._card(handle).card.name} (simulated)"
-
-    def nvmlDeviceGetIndex(self, handle: Handle) -> int:  # noqa: N802
-        """NVML's own number of a card."""
-        return handle.index
-
-    def nvmlDeviceGetArchitecture(self, handle: Handle) -> int:  # noqa: N802
-        """Hopper, whatever the name says."""
-        return int(pynvml.NVML_DEVICE_ARCH_HOPPER)
-
-    def nvmlDeviceGetMemoryInfo(self, handle: Handle) -> Any:  # noqa: N802
-        """Total, free and used bytes."""
-        total = 80 << 30
-        return SimpleNamespace(total=total, free=total, used=0)
-
-    def nvmlDeviceGetUtilizationRates(self, handle: Handle) -> Any:  # noqa: N802
-        """Percent of time that a kernel ran: nothing is known, 0."""
-        return SimpleNamespace(gpu=0, memory=0)
-
-    def nvmlDeviceGetVirtualizationMode(self, handle: Handle) -> int:  # noqa: N802
-        """2 is a virtual GPU."""
-        return 2 if self.scenario.cards[handle.index].vgpu else 0
+        handle = super().nvmlDeviceGetHandleByUUID(uuid)
+        self._require(not self._holds(handle, FaultKind.LOST), pynvml.NVML_ERROR_GPU_IS_LOST)
+        return handle
 
     def nvmlDeviceGetFieldValues(self, handle: Handle, ids: Iterable[Any]) -> Any:  # noqa: N802
-        """Field values with return codes, types and timestamps, as one array of ``c_nvmlFieldValue_t``."""
+        """Field values with return codes, types and timestamps, as one array."""
+        card, at_s = self._reach(handle)
+        code, _, _ = self._faulty(handle, "fields", _UINT, 0, at_s)
+        self._require(code == pynvml.NVML_SUCCESS, code)
         wanted = [entry if isinstance(entry, tuple) else (entry, 0) for entry in ids]
-        self._alive(handle)
-        card, at_s = self._card(handle), self.seconds
-        step_s = sum(f.value or 0.0 for f in card.card.faults if f.kind is FaultKind.CLOCK_STEP and f.holds(at_s))
-        values = (pynvml.c_nvmlFieldValue_t * len(wanted))()
+        step_s = sum(f.value or 0.0 for f in card.faults(FaultKind.CLOCK_STEP) if f.holds(at_s))
+        as_refreshed = card.card.timestamps == "refresh"
+        values = (FieldValue * len(wanted))()
         for value, (id_, scope) in zip(values, wanted, strict=True):
+            code, kind, number, refreshed_s = self._field(handle, card, id_, scope, at_s)
             value.fieldId, value.scopeId = id_, scope
-            code, kind, number, read_at_s = self._field(card, id_, scope, at_s)
             value.nvmlReturn, value.valueType = code, kind
-            value.timestamp = round((EPOCH_S + read_at_s + step_s) * 1e6)
-            setattr(value.value, _ATTRIBUTES.get(kind, "ullVal"), number)
+            value.timestamp = round((EPOCH_S + (refreshed_s if as_refreshed else at_s) + step_s) * 1e6)
+            setattr(value.value, _ATTRIBUTES[kind], number)
         return values
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: Handle) -> int:  # noqa: N802
         """The counter in millijoules."""
-        return self._number(handle, "energy", _ULL, lambda card, at_s: round(card.energy(at_s).value * 1e3))
+        self._require(self.scenario.cards[handle.index].counter, pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return self._number(handle, "energy", _ULL, lambda card, at_s: _milli(card.energy(at_s)))
 
     def nvmlDeviceGetPowerUsage(self, handle: Handle) -> int:  # noqa: N802
         """Mean power in milliwatts."""
-        return self._number(handle, "power_mean", _UINT, lambda card, at_s: round(card.power_mean(at_s).value * 1e3))
+        return self._number(handle, "power_mean", _UINT, lambda card, at_s: _milli(card.power_mean(at_s)))
+
+    def nvmlDeviceGetTemperature(self, handle: Handle, sensor: int) -> int:  # noqa: N802
+        """Degrees Celsius."""
+        return self._number(handle, "temperature", _UINT, lambda card, at_s: Reading(card.temperature_c(at_s), at_s))
 
     def nvmlDeviceGetTemperatureV(self, handle: Handle, sensor: int) -> int:  # noqa: N802
         """Degrees Celsius."""
-        return self._number(handle, "temperature", _UINT, lambda card, at_s: int(card.temperature_c(at_s)))
-
-    nvmlDeviceGetTemperature = nvmlDeviceGetTemperatureV  # noqa: N815
+        self._require(self.driver >= _TEMPERATURE_V_SINCE, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+        return self.nvmlDeviceGetTemperature(handle, sensor)
 
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: Handle) -> int:  # noqa: N802
         """Milliwatts."""
-        return self._number(handle, "power_limit", _UINT, lambda card, at_s: round(card.power_limit_w(at_s) * 1e3))
+        return self._number(
+            handle, "power_limit", _UINT, lambda card, at_s: _milli(Reading(card.power_limit_w(at_s), at_s))
+        )
 
     nvmlDeviceGetPowerManagementLimit = nvmlDeviceGetEnforcedPowerLimit  # noqa: N815
 
+    def nvmlDeviceGetUtilizationRates(self, handle: Handle) -> Any:  # noqa: N802
+        """Percent of time: 100 while the load draws more than at rest, else 0."""
+        card, at_s = self._reach(handle)
+        return SimpleNamespace(gpu=100 if card.busy(at_s) else 0, memory=0)
+
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Handle) -> list[Any]:  # noqa: N802
-        """Processes on the card: those of others, by numbers that nobody has."""
-        count = self._number(handle, "processes", _SIGNED, lambda card, at_s: card.foreign(at_s))
-        return [SimpleNamespace(pid=(1 << 30) + i, usedGpuMemory=None) for i in range(count)]
+        """Processes on the card: the run's own, and those of others by numbers that nobody has."""
+        count = self._number(handle, "processes", _SIGNED, lambda card, at_s: Reading(card.foreign(at_s), at_s))
+        running = [*self._own(), *range(_NOBODY, _NOBODY + max(0, count))]
+        return [SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in running]
 
-    nvmlDeviceGetGraphicsRunningProcesses = nvmlDeviceGetComputeRunningProcesses  # noqa: N815
+    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: Handle) -> list[Any]:  # noqa: N802
+        """None: nobody draws on these cards."""
+        return []
 
-    def _field(self, card: SimulatedCard, id_: int, scope: int, at_s: float) -> tuple[int, int, int, float]:
+    def _field(
+        self, handle: Handle, card: SimulatedCard, id_: int, scope: int, at_s: float
+    ) -> tuple[int, int, int, float]:
         """Code, type, number and time of one field."""
-        if scope != 0 or id_ not in _FIELDS:
+        field = _FIELDS.get(id_)
+        if field is None or self.driver < field.since:
+            return pynvml.NVML_ERROR_INVALID_ARGUMENT, _UINT, 0, at_s
+        name = _SCOPES.get(scope)
+        if name is None or not card.has(name) or (scope and not field.scoped):
             return pynvml.NVML_ERROR_NOT_SUPPORTED, _UINT, 0, at_s
-        name, kind, read = _FIELDS[id_]
-        reading = read(card, at_s)
-        code, kind, number = self._faulty(card.card, name, kind, round(reading.value), at_s)
+        if field.reading == "energy" and card.card.counter is None:
+            return pynvml.NVML_ERROR_NOT_SUPPORTED, _UINT, 0, at_s
+        reading = field.read(card, at_s, name)
+        code, kind, number = self._faulty(handle, field.reading, field.kind, round(reading.value), at_s)
+        if code == pynvml.NVML_ERROR_FUNCTION_NOT_FOUND:  # of a field, a driver that is too old says this
+            code = pynvml.NVML_ERROR_INVALID_ARGUMENT
         return code, kind, number, reading.at_s
 
-    def _faulty(self, card: Card, name: str, kind: int, number: int, at_s: float) -> tuple[int, int, int]:
+    def _faulty(self, handle: Handle, name: str, kind: int, number: int, at_s: float) -> tuple[int, int, int]:
         """Code, type and number of a reading after the faults that hold."""
-        for fault in card.faults:
-            if not fault.holds(at_s) or name not in fault.readings:
+        for fault in self._answers[handle.index]:
+            if name not in fault.readings or not fault.holds(at_s):
                 continue
             if fault.kind in _CODES:
                 return _CODES[fault.kind], kind, 0
@@ -198,57 +207,34 @@ class SimulatedNvml:
                 return pynvml.NVML_SUCCESS, kind, _ALL_BITS.get(kind, 0)
             if fault.kind is FaultKind.ZERO:
                 return pynvml.NVML_SUCCESS, kind, 0
-            if fault.kind is FaultKind.NEGATIVE:
-                return pynvml.NVML_SUCCESS, _SIGNED, -abs(number)
+            return pynvml.NVML_SUCCESS, _SIGNED, -abs(number)
         return pynvml.NVML_SUCCESS, kind, number
 
-    def _number(self, handle: Handle, name: str, kind: int, read: Callable[[SimulatedCard, float], int]) -> int:
+    def _number(self, handle: Handle, name: str, kind: int, read: Callable[[SimulatedCard, float], Reading]) -> int:
         """What a function of its own, not a field, returns or raises."""
-        self._alive(handle)
-        card, at_s = self._card(handle), self.seconds
-        code, _, number = self._faulty(card.card, name, kind, read(card, at_s), at_s)
+        card, at_s = self._reach(handle)
+        reading = card.held(name, read(card, at_s), at_s, "function")
+        code, _, number = self._faulty(handle, name, kind, round(reading.value), at_s)
         self._require(code == pynvml.NVML_SUCCESS, code)
         return number
 
-    def _alive(self, handle: Handle) -> None:
-        at_s = self.seconds
-        for fault in self.scenario.cards[handle.index].faults:
-            if not fault.holds(at_s):
-                continue
-            self._require(fault.kind is not FaultKind.LOST, pynvml.NVML_ERROR_GPU_IS_LOST)
-            if fault.kind is FaultKind.SLOW:
-                time.sleep(fault.value or 0.0)
-            if fault.kind is FaultKind.CRASH:
-                raise RuntimeError("the simulated driver's library broke down")
+    def _reach(self, handle: Handle) -> tuple[SimulatedCard, float]:
+        """The card and the time of a call that reads it, after what may happen to any call."""
+        self._require(self._initialised, pynvml.NVML_ERROR_UNINITIALIZED)
+        self._require(not self._holds(handle, FaultKind.LOST), pynvml.NVML_ERROR_GPU_IS_LOST)
+        self._require(not handle.instance, pynvml.NVML_ERROR_NOT_SUPPORTED)  # an instance has no sensors of its own
+        card = self.cards[handle.index]
+        for fault in card.faults(FaultKind.SLOW):
+            if fault.holds(self.seconds):
+                self._sleep(fault.value or 0.0)
+        if self._holds(handle, FaultKind.CRASH):
+            raise RuntimeError("the simulated driver's library broke down")
+        return card, self.seconds
 
-    def _card(self, handle: Handle) -> SimulatedCard:
-        return self.cards[handle.index]
-
-    @staticmethod
-    def _require(condition: object, code: int) -> None:
-        if not condition:
-            raise pynvml.NVMLError(code)
-
-
-def _throttled(card: SimulatedCard, at_s: float) -> Reading:
-    return Reading(card.throttled_ns(at_s), at_s)
-
-
-def _never(card: SimulatedCard, at_s: float) -> Reading:
-    return Reading(0, at_s)
+    def _holds(self, handle: Handle, kind: FaultKind) -> bool:
+        faults = self.cards[handle.index].faults(kind)
+        return bool(faults) and any(fault.holds(self.seconds) for fault in faults)
 
 
 def _milli(reading: Reading) -> Reading:
     return Reading(reading.value * 1e3, reading.at_s)
-
-
-_FIELDS: dict[int, tuple[str, int, Callable[[SimulatedCard, float], Reading]]] = {
-    83: ("energy", _ULL, lambda card, at_s: _milli(card.energy(at_s))),
-    185: ("power_mean", _UINT, lambda card, at_s: _milli(card.power_mean(at_s))),
-    186: ("power", _UINT, lambda card, at_s: _milli(card.power(at_s))),
-    74: ("throttle", _ULL, _never),  # at the power limit
-    75: ("throttle", _ULL, _throttled),  # heat
-    269: ("throttle", _ULL, _never),
-    270: ("throttle", _ULL, _throttled),
-    271: ("throttle", _ULL, _never),
-}
