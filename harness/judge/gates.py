@@ -87,21 +87,34 @@ def _coverage(record: Record) -> list[str]:
 
 
 def _conditions(base: Record, run: Record) -> list[str]:
-    """Throttling and power limits that differ, foreign processes that were there."""
-    mine, other = _flat(base.conditions), _flat(run.conditions)
+    return unlike(base.conditions, run.conditions, (base.seconds, run.seconds), (base.spec.arm, run.spec.arm))
+
+
+def unlike(
+    base: Mapping[str, Any],
+    run: Mapping[str, Any],
+    seconds: tuple[float | None, float | None],
+    names: tuple[str, str],
+) -> list[str]:
+    """Throttling and power limits that differ between the runs of a pair, foreign processes that were there.
+
+    ``base`` and ``run`` are conditions as ``validity.conditions_of`` gives them, ``seconds`` the length of what
+    was measured, for throttling as a share of it.
+    """
+    mine, other = _flat(base), _flat(run)
     found = []
     for key in sorted(mine.keys() | other.keys()):
         a, b = mine.get(key), other.get(key)
         if "throttl" in key:
-            shares = [_share(value, key, record) for value, record in ((a, base), (b, run))]
+            shares = _share(a, key, seconds[0]), _share(b, key, seconds[1])
             if None not in shares and abs(_number(shares[0]) - _number(shares[1])) > THROTTLE_TOLERANCE:
-                found.append(f"throttling differs: {key} {a or 0:g} in {base.spec.arm}, {b or 0:g} in {run.spec.arm}")
+                found.append(f"throttling differs: {key} {a or 0:g} in {names[0]}, {b or 0:g} in {names[1]}")
         elif "power_limit" in key and a is not None and b is not None and not math.isclose(a, b, rel_tol=1e-3):
-            found.append(f"power limit differs: {a:g} W in {base.spec.arm}, {b:g} W in {run.spec.arm}")
+            found.append(f"power limit differs: {a:g} W in {names[0]}, {b:g} W in {names[1]}")
         elif "foreign" in key:
             found += [
-                f"{_number(value):g} foreign processes on the device during {record.spec.arm}"
-                for value, record in ((a, base), (b, run))
+                f"{_number(value):g} foreign processes on the device during {name}"
+                for value, name in zip((a, b), names, strict=True)
                 if value
             ]
     return found
@@ -112,15 +125,15 @@ def _number(value: float | None) -> float:
     return value
 
 
-def _share(value: float | None, key: str, record: Record) -> float | None:
+def _share(value: float | None, key: str, seconds: float | None) -> float | None:
     """A throttling figure as a share of the charged time, by the unit in its name; absent means none."""
     amount = value or 0.0
     if key.endswith("share"):
         return amount
-    if not record.seconds:
+    if not seconds:
         return None
     scale = 1e-9 if key.endswith("_ns") else 1.0
-    return amount * scale / record.seconds
+    return amount * scale / seconds
 
 
 def _flat(conditions: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
