@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from harness.methods.base import Controller
 from harness.run.events import CHARGED, Evaluated, Event, Finished, Progress, Window, WindowKind
+from harness.run.jitter import Jitter
 from harness.suite.spec import Protocol, Recipe, RunSpec
 from harness.workloads.base import Task
 
@@ -64,6 +65,7 @@ class Loop:
         self.say = say
         self._last_progress = 0.0
         self._peak_bytes = 0
+        self._jitter = Jitter(self.recipe.jitter_s, spec.run_id, device) if self.recipe.jitter_s else None
 
     def run(self) -> None:
         """Run the spec's protocol to its end."""
@@ -72,6 +74,8 @@ class Loop:
         else:
             steps = self._train()
         notes = self.controller.finish()
+        if self._jitter is not None:
+            notes = (*notes, self._jitter.note)
         if self.spec.protocol is Protocol.TRAIN:
             self._evaluate(steps, final=True)
         self.say(
@@ -139,6 +143,8 @@ class Loop:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.controller.end_step(step)
+        if self._jitter is not None:
+            self._jitter.delay()
         return loss.detach()
 
     def loss(self, batch: object) -> Tensor:

@@ -51,6 +51,7 @@ def expect(spec: RunSpec, workload: Workload, machine: Machine) -> Expectation:
     layer_steps = workload.layers(spec.model) * sum((phase.steps + phase.probes) * phase.depth for phase in phases)
     charged = flops * slowdown / machine.flops_per_second + layer_steps * machine.layer_step_s
     evaluations = EVALUATION_SHARE * charged if spec.protocol is Protocol.TRAIN else 0.0
+    charged += spec.recipe.jitter_s / 2 * sum(phase.steps for phase in phases)
     return Expectation(flops, charged, START_S[machine.device] + charged + evaluations)
 
 

@@ -45,6 +45,7 @@ class Recipe(Frozen):
     evaluations: Annotated[int, Field(ge=1)] = 8  # points of the learning curve, the last after the last step
     threads: Annotated[int, Field(ge=1)] | None = None  # of torch on the CPU; None: as many as there are cores
     sampled_steps: Annotated[int, Field(ge=1)] = 8  # steady protocol: steps measured in each phase
+    jitter_s: Annotated[float, Field(ge=0)] = 0.0  # largest random delay after each step: the cure of aliasing
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Recipe:
