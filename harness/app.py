@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.errors import UserError
 from harness.record.ledger import Ledger, latest, write_atomically
 from harness.record.record import Record, Status
-from harness.suite.spec import Protocol, Suite
+from harness.suite.spec import Suite
+from harness.types import canonical_json
 
 if TYPE_CHECKING:
+    from harness.audit.audit import Report
     from harness.judge.types import Judgement
     from harness.run.runner import MeterChoice, Outcome
     from harness.suite.plan import Plan
@@ -76,6 +78,7 @@ def run(
     mix_revisions: bool,
 ) -> RunResult:
     """Plan, run what is left, judge, write the page."""
+    from harness.record.seal import put_seal
     from harness.report.page import write
     from harness.run.display import LiveDisplay
     from harness.run.runner import Runner
@@ -106,6 +109,7 @@ def run(
     judgement, records = judge_set(ledger)
     if records:
         write(judgement, records, page)
+        put_seal(ledger, canonical_json(judgement), page)
     return RunResult(
         text=_closing_text(outcome, judgement, records, page, fresh=fresh),
         document={
@@ -253,17 +257,11 @@ def compare(base: Path, new: Path) -> tuple[dict[str, Any], str, int]:
     return result.model_dump(mode="json"), result.text, result.exit_code
 
 
-def audit(results: Path) -> list[str]:
-    """What does not follow from the raw records and samples."""
-    from harness.judge.audit import audit as findings
+def audit(results: Path, page: Path | None = None) -> Report:
+    """What does not follow from the raw records and samples; ``page`` is compared with the one that follows."""
+    from harness.audit.audit import audit as audited
 
-    ledger = Ledger(results)
-    judgement, records = judge_set(ledger)
-    bare = [r for r in records if r.ok and r.spec.protocol is not Protocol.COUNT and r.samples is None]
-    return [
-        *findings(ledger.root, records, judgement),
-        *(f"{r.run_id}, attempt {r.attempt}: has no raw samples, its joules can't be derived again" for r in bare),
-    ]
+    return audited(results, page, judge_set)
 
 
 def validate(paths: Sequence[Path]) -> dict[Path, list[str]]:

@@ -219,16 +219,22 @@ def compare(base: ResultsPath, new: ResultsPath, as_json: AsJson = False) -> Non
 
 
 @app.command()
-def audit(results: ResultsPath, as_json: AsJson = False) -> None:
-    """Re-derive every number from the raw samples, independently."""
+def audit(
+    results: ResultsPath,
+    page: Annotated[
+        Path | None, typer.Option(help="Page to compare byte by byte; reports/<set>.html if it is there.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Re-derive every joule, every verdict and the page from the raw files; name what was changed."""
     from harness import app as steps
 
-    findings = steps.audit(results)
+    report = steps.audit(results, page)
     if as_json:
-        _print_json({"findings": findings})
+        _print_json(report.document)
     else:
-        print("\n".join(findings) if findings else f"{results}: every number follows from the raw samples")
-    raise typer.Exit(INFRASTRUCTURE if findings else 0)
+        print(report.text)
+    raise typer.Exit(INFRASTRUCTURE if report.findings else 0)
 
 
 @app.command()

@@ -93,6 +93,16 @@ def calibrated(info: MeterInfo, calibration: Calibration | None) -> MeterInfo:
     return info.model_copy(update={"calibration": calibration, "update_period_s": period, "assumptions": tuple(notes)})
 
 
+def summary(info: MeterInfo, calibration: Calibration) -> str:
+    """One line for people: what refreshes how often, and what a read costs."""
+    found = {one.channel: one for one in calibration.channels}
+    told = []
+    for name in _relevant(info):
+        period = found[name].period_s if name in found else None
+        told.append(f"{name} every {_ms(period)}" if period is not None else f"{name} {_why_unseen(found.get(name))}")
+    return f"{', '.join(told)}; a read takes {calibration.read_s * 1e6:.0f} us"
+
+
 def observed_period_s(info: MeterInfo) -> float | None:
     """The slowest refresh that polling has seen; ``None`` while one of counter and sensor is only assumed."""
     if info.calibration is None:

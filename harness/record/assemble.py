@@ -16,7 +16,9 @@ from harness.meter.validity import cautions_about, conditions_of, reasons_agains
 from harness.record.record import (
     ActivityPoint,
     CurvePoint,
+    Ended,
     Flops,
+    IdleBaseline,
     Record,
     SamplesFile,
     Status,
@@ -52,6 +54,9 @@ class Attempt:
     reason: str = ""
     idle_power_w: float | None = None
     meter_problem: str = ""  # the sampler's own failure
+    idle: IdleBaseline | None = None  # what ``idle_power_w`` is from
+    calibration: SamplesFile | None = None
+    sampler_cpu_share: float | None = None  # share of one core that the sampling took
 
 
 def assemble(
@@ -82,6 +87,8 @@ def assemble(
         against = reasons_against(info, samples, spans)
         if status is Status.OK and against:
             status, reason = Status.INVALID, "; ".join(against)
+    if attempt.sampler_cpu_share is not None:
+        conditions["sampler_cpu_share"] = attempt.sampler_cpu_share
     if measured and status is Status.OK and (energy is None or not energy.known):
         status, reason = Status.INVALID, energy.reason if energy else "no energy was measured"
     final = next((e for e in events if isinstance(e, Evaluated) and e.final), None)
@@ -129,6 +136,9 @@ def assemble(
         warnings=tuple(warnings),
         samples=samples_file,
         events=events_file,
+        ended=Ended(status=attempt.status, reason=attempt.reason, meter_problem=attempt.meter_problem),
+        idle=attempt.idle,
+        calibration=attempt.calibration,
     )
 
 

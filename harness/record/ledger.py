@@ -7,8 +7,10 @@
         suite.yaml        the suite file as it was
         records.jsonl     one Record a line, in the order they ended
         plan.json         what was planned and skipped, at the last `run`
-        samples/          raw meter samples, one file an attempt
+        samples/          raw meter samples, one file an attempt; idle baselines and calibrations beside them
         events/           what each worker said, one file an attempt
+        judgement.json    what was concluded when the last `run` ended
+        seal.json         SHA-256 of all of these and of the page at that moment (``seal.py``)
 
 A line is written with one ``write`` and ``fsync``; a crash in mid-write leaves a torn last line, which
 is set aside into ``records.torn`` at the next opening for writing and reported, never silently dropped.
@@ -29,6 +31,11 @@ from pydantic import ValidationError
 
 from harness.record.record import SCHEMA, Record, SamplesFile, Status
 from harness.types import Frozen, UserError, canonical_json
+
+RAW_FOLDERS = ("samples", "events")
+SHARED = ("idle-", "calibration")
+"""How the names of files begin that several records share."""
+ORPHAN = "-orphan"
 
 
 class SetInfo(Frozen):
@@ -154,6 +161,23 @@ class Ledger:
                 ) from error
         return found
 
+    def set_aside_orphans(self, records: list[Record]) -> list[str]:
+        """Keep raw files that no record refers to under another name: their run was killed before its record.
+
+        Returns a sentence for each. Idle baselines and calibrations stay: they are numbered anyway.
+        """
+        known = {file.path for record in records for file in record.files}
+        said = []
+        for folder in RAW_FOLDERS:
+            for path in sorted((self.root / folder).glob("*")):
+                name = path.relative_to(self.root).as_posix()
+                if name in known or path.name.startswith(SHARED) or ORPHAN in path.name or not path.is_file():
+                    continue
+                kept = unused(path.with_name(f"{path.stem}{ORPHAN}{path.suffix}"))
+                path.rename(kept)
+                said.append(f"{name}: its run was killed before its record; kept as {kept.name}, used nowhere")
+        return said
+
     def file_reference(self, path: Path, count: int) -> SamplesFile:
         """A finished file inside the set, with its hash, for a record."""
         return SamplesFile(path=path.relative_to(self.root).as_posix(), sha256=sha256_of(path), count=count)
@@ -173,6 +197,15 @@ class Ledger:
             return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         except ValueError as error:
             raise UserError(f"{path}: not JSON: {error}") from error
+
+
+def unused(path: Path) -> Path:
+    """The path itself, or with the first number from 2 on that nothing has yet: raw files are never overwritten."""
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return candidate
 
 
 def latest(records: list[Record]) -> dict[str, Record]:

@@ -90,6 +90,26 @@ class SamplesFile(Frozen):
     count: int
 
 
+class Ended(Frozen):
+    """How an attempt ended before any gate looked at it.
+
+    With the raw files this is all that ``assemble`` is given beside the specification, so that the audit can put
+    the record together again.
+    """
+
+    status: Status  # as the process ended
+    reason: str = ""
+    meter_problem: str = ""  # the sampler's own failure
+
+
+class IdleBaseline(Frozen):
+    """The raw samples behind ``idle_power_w``, and the window that was taken of them."""
+
+    samples: SamplesFile
+    start_ns: int
+    end_ns: int
+
+
 class Record(Frozen):
     """One attempt at one run."""
 
@@ -125,6 +145,15 @@ class Record(Frozen):
     warnings: tuple[str, ...] = ()
     samples: SamplesFile | None = None
     events: SamplesFile | None = None
+    ended: Ended | None = None  # None: recorded before it was kept; the record can't be put together again
+    idle: IdleBaseline | None = None
+    calibration: SamplesFile | None = None  # the fast polls behind ``meter.calibration``
+
+    @property
+    def files(self) -> tuple[SamplesFile, ...]:
+        """Every raw file it refers to."""
+        idle = self.idle.samples if self.idle is not None else None
+        return tuple(file for file in (self.samples, self.events, idle, self.calibration) if file is not None)
 
     @property
     def ok(self) -> bool:

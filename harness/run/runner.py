@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.meter.base import METERS, MeterInfo, Sample
+from harness.meter.calibration import summary
 from harness.meter.energy import idle_power
 from harness.meter.live import Live
-from harness.meter.sampler import Sampler, SamplerError
+from harness.meter.sampler import Sampled, Sampler, SamplerError
 from harness.meter.samples import read
 from harness.record import fingerprint
 from harness.record.assemble import Attempt, assemble
-from harness.record.ledger import Ledger, SetInfo, latest
-from harness.record.record import Record, Status
+from harness.record.ledger import Ledger, SetInfo, latest, unused
+from harness.record.record import IdleBaseline, Record, SamplesFile, Status
+from harness.record.seal import break_seal
 from harness.run.cooldown import Cooldown, temperature_c
 from harness.run.events import Event, Failed, Finished, Progress, Started, parse
 from harness.run.launch.local import LocalLauncher
@@ -100,6 +102,7 @@ class Runner:
         self.launcher = LocalLauncher()
         self.attempts: dict[str, int] = {}  # number of the last one, which names its files
         self.failures: dict[str, int] = {}  # attempts that count towards giving up: ^C does not
+        self.calibration: SamplesFile | None = None  # of this walk
         self.device_id = device_id  # "cpu" or the GPU's UUID: what the plan sees, then what a worker says it uses
 
     def run(self, suite_text: str, context: dict[str, Any]) -> Outcome:
@@ -114,6 +117,9 @@ class Runner:
                 self.display.say(text)
             records = self.ledger.records()
             self._refuse_a_mix(records)
+            break_seal(self.ledger)
+            for text in self.ledger.set_aside_orphans(records):
+                self.display.say(text)
             context = self._kept(context, records)
             self.ledger.create(
                 SetInfo(suite=self.suite.name, title=self.suite.title, code_revision=self.revision), suite_text
@@ -182,7 +188,7 @@ class Runner:
         left = [item for item in todo if not self._is_done(item[2], known) and not self._is_hopeless(item[2], known)]
         outcome.left = len(left)
         outcome.failed = len(todo) - outcome.done - outcome.left
-        idle: dict[str, float | None] = {}
+        idle: dict[str, _Idle] = {}
         pace = _Pace()
         sampler = Sampler(self.meter.name, self.meter.options, self.suite.sample_hz)
         scratch = self.ledger.root / "samples" / "cooldown.samples"
@@ -191,6 +197,8 @@ class Runner:
         )
         try:
             sampler.open()
+            if any(block.protocol is not RunProtocol.COUNT for block, _, _ in left):
+                self._calibrate(sampler)
             for number, (block, position, planned) in enumerate(left, start=1):
                 expected_s = planned.prediction.seconds or 0.0
                 if self.budget_s is not None and time.monotonic() - began + expected_s * pace.factor > self.budget_s:
@@ -233,40 +241,58 @@ class Runner:
             return True
         return self.failures.get(record.run_id, 0) >= MAX_ATTEMPTS
 
-    def _idle(self, block: Block, sampler: Sampler) -> float | None:
-        """Mean power at rest before a block, in watts; ``None`` where the meter can't see rest."""
-        if block.protocol is RunProtocol.COUNT or self.suite.idle_s <= 0:
-            return None
-        path = self.ledger.root / "samples" / f"idle-{block.block_id}.samples"
+    def _calibrate(self, sampler: Sampler) -> None:
+        """Poll the meter fast for a moment, where that shows anything, so that its refresh need not be assumed."""
+        path = self._shared_file("calibration.samples")
+        try:
+            found = sampler.calibrate(_uuid(self.device_id), path)
+        except (SamplerError, UserError) as error:
+            self.display.say(f"no calibration, what is assumed of the meter stays: {error}")
+            return
+        if found is not None:
+            recording = read(path)
+            self.calibration = self.ledger.file_reference(path, len(recording.samples))
+            self.display.say(f"calibration: {summary(recording.info, found)}")
+
+    def _shared_file(self, name: str) -> Path:
+        """A new file among the samples, numbered if an earlier walk had one of that name."""
+        path = self.ledger.root / "samples" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
+        return unused(path)
+
+    def _idle(self, block: Block, sampler: Sampler) -> _Idle:
+        """Mean power at rest before a block; unknown where the meter can't see rest."""
+        if block.protocol is RunProtocol.COUNT or self.suite.idle_s <= 0:
+            return _Idle()
+        path = self._shared_file(f"idle-{block.block_id}.samples")
         try:
             info = sampler.start(None, _uuid(self.device_id), path=path)
             if info.basis is Basis.MODELLED:  # CPU seconds of a process that is not there yet: no rest to see
                 sampler.stop()
                 path.unlink(missing_ok=True)
-                return None
+                return _Idle()
             start_ns = time.monotonic_ns()
             time.sleep(self.suite.idle_s)
             end_ns = time.monotonic_ns()
             sampler.stop()
-            return idle_power(info, read(path).samples, start_ns, end_ns)
+            samples = read(path).samples
+            baseline = IdleBaseline(
+                samples=self.ledger.file_reference(path, len(samples)), start_ns=start_ns, end_ns=end_ns
+            )
+            return _Idle(idle_power(info, samples, start_ns, end_ns), baseline)
         except (SamplerError, UserError) as error:
             self.display.say(f"{block.block_id}: no idle baseline: {error}")
-            return None
+            return _Idle()
 
-    def _one(
-        self, block: Block, position: int, planned: PlannedRun, sampler: Sampler, idle_power_w: float | None
-    ) -> Record:
+    def _one(self, block: Block, position: int, planned: PlannedRun, sampler: Sampler, idle: _Idle) -> Record:
         spec = planned.spec
         number = self.attempts.get(spec.run_id, 0) + 1
         self.attempts[spec.run_id] = number
         stem = spec.run_id if number == 1 else f"{spec.run_id}-attempt{number}"
         events_path = self.ledger.root / "events" / f"{stem}.jsonl"
         samples_path = self.ledger.root / "samples" / f"{stem}.samples"
-        for path in (events_path, samples_path):  # left by a run that was killed before its record
+        for path in (events_path, samples_path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
         ended = self._watch(planned, events_path, samples_path, sampler)
         attempt = Attempt(
             spec=spec,
@@ -277,8 +303,11 @@ class Runner:
             fingerprint_id=fingerprint.machine_id(self.machine),
             status=ended.status,
             reason=ended.reason,
-            idle_power_w=idle_power_w,
+            idle_power_w=idle.power_w,
             meter_problem=ended.meter_problem,
+            idle=idle.baseline,
+            calibration=self.calibration if ended.info is not None and ended.info.calibration is not None else None,
+            sampler_cpu_share=ended.sampler_cpu_share,
         )
         samples_file = self.ledger.file_reference(samples_path, len(ended.samples)) if samples_path.exists() else None
         events_file = self.ledger.file_reference(events_path, len(ended.events)) if events_path.exists() else None
@@ -322,6 +351,7 @@ class Runner:
         finally:
             metering.stop()
         ended.info, ended.meter_problem, ended.samples = metering.info, metering.problem, metering.samples()
+        ended.sampler_cpu_share = metering.sampled.cpu_share if metering.sampled is not None else None
         tail.read()
         ended.status, ended.reason = _verdict(ended.events, worker.exit_code, stopped)
         worker.close()
@@ -346,12 +376,21 @@ class _Pace:
         return self.taken_s / self.expected_s if self.expected_s else 1.0
 
 
+@dataclass(frozen=True)
+class _Idle:
+    """A block's idle baseline, where there is one."""
+
+    power_w: float | None = None
+    baseline: IdleBaseline | None = None
+
+
 @dataclass
 class _Ended:
     events: list[Event] = field(default_factory=list)
     info: MeterInfo | None = None
     samples: Sequence[Sample] = ()
     meter_problem: str = ""
+    sampler_cpu_share: float | None = None
     status: Status = Status.FAILED
     reason: str = ""
 
@@ -364,6 +403,7 @@ class _Metering:
         self._path = path
         self._running = False
         self.info: MeterInfo | None = None
+        self.sampled: Sampled | None = None
         self.problem = ""
 
     def start(self, pid: int, device_id: str, options: dict[str, str]) -> None:
@@ -384,7 +424,7 @@ class _Metering:
             return
         self._running = False
         try:
-            self._sampler.stop()
+            self.sampled = self._sampler.stop()
         except SamplerError as error:
             self.problem = str(error)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from synthetic import many, suite_arms
 
-from harness.judge.audit import audit
+from harness.audit.arithmetic import arithmetic
 from harness.judge.claims import load_claims
 from harness.judge.judge import judge
 from harness.suite.spec import FootprintOptions

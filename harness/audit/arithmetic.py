@@ -26,7 +26,7 @@ TOLERANCE = 1e-9  # relative; sums in another order differ by less
 CHARGED = ("warmup", "train", "probe")  # spelt out: the audit must not inherit a mistake
 
 
-def audit(root: Path, records: Sequence[Record], judgement: Judgement) -> list[str]:
+def arithmetic(root: Path, records: Sequence[Record], judgement: Judgement) -> list[str]:
     """Everything that does not follow; empty where all of it does.
 
     Args:
@@ -143,25 +143,18 @@ def _flops(record: Record) -> Iterator[str]:
 
 
 def _files(root: Path, record: Record) -> Iterator[str]:
-    whole = True
-    for what, file in (("samples", record.samples), ("events", record.events)):
-        if file is not None:
-            for finding in _hash(root, what, file):
-                whole = False
-                yield finding
-    if whole and record.samples is not None and record.events is not None:
-        yield from _from_samples(root, record, record.samples, record.events)
+    """From raw files that are what the record says they are; ``files`` names those that are not."""
+    samples, events = record.samples, record.events
+    if samples is not None and events is not None and _is_whole(root, samples) and _is_whole(root, events):
+        yield from _from_samples(root, record, samples, events)
 
 
-def _hash(root: Path, what: str, file: SamplesFile) -> Iterator[str]:
+def _is_whole(root: Path, file: SamplesFile) -> bool:
     path = root / file.path
     if not path.is_file():
-        yield f"{what} file {file.path} is missing"
-        return
+        return False
     with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != file.sha256:
-        yield f"{what} file {file.path} has SHA-256 {found}, {file.sha256} is recorded"
+        return hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
 
 
 def _from_samples(root: Path, record: Record, samples: SamplesFile, events: SamplesFile) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from synthetic import records, suite_arms
 
-from harness.judge.audit import audit
+from harness.audit.arithmetic import arithmetic
 from harness.judge.claims import load_claims
 from harness.judge.judge import judge
 from harness.judge.types import VerdictStatus
@@ -34,7 +34,7 @@ def test_a_true_judgement_has_no_findings(tmp_path, protocol, basis):
         ("1M", 0, "sat-width"): Status.INVALID,
     }
     found = records(protocol=protocol, basis=basis, statuses=statuses, retried=[("3M", 1, "sat")])
-    assert audit(tmp_path, found, judged(found)) == []
+    assert arithmetic(tmp_path, found, judged(found)) == []
 
 
 def altered(found, **update):
@@ -51,7 +51,7 @@ def test_energy_that_is_not_the_sum_of_its_windows(tmp_path):
     found = records()
     energy = sat(found).energy
     found = altered(found, energy=energy.model_copy(update={"joules": energy.joules * 0.9}))
-    findings = audit(tmp_path, found, judged(found))
+    findings = arithmetic(tmp_path, found, judged(found))
     assert any("energy is recorded as" in finding and sat(found).run_id in finding for finding in findings)
 
 
@@ -68,14 +68,14 @@ def test_time_curve_flops_and_id(tmp_path):
         ({"windows": (*record.windows[:1], *record.windows)}, "windows overlap"),
     ):
         changed = altered(found, **update)
-        assert any(says in finding for finding in audit(tmp_path, changed, judged(changed))), says
+        assert any(says in finding for finding in arithmetic(tmp_path, changed, judged(changed))), says
 
 
 def test_steady_energy_per_step(tmp_path):
     found = records(protocol=Protocol.STEADY)
     energy = sat(found).energy_per_step
     changed = altered(found, energy_per_step=energy.model_copy(update={"joules": energy.joules * 0.8}))
-    assert any("energy of a step is recorded as" in f for f in audit(tmp_path, changed, judged(changed)))
+    assert any("energy of a step is recorded as" in f for f in arithmetic(tmp_path, changed, judged(changed)))
 
 
 def test_a_judgement_that_says_something_else(tmp_path):
@@ -83,13 +83,13 @@ def test_a_judgement_that_says_something_else(tmp_path):
     judgement = judged(found)
     first = judgement.comparisons[0]
     wrong = first.model_copy(update={"saving": first.saving.model_copy(update={"value": 0.9})})
-    assert any("saving of energy: is given as 0.9" in f for f in audit(tmp_path, found, _with(judgement, wrong)))
+    assert any("saving of energy: is given as 0.9" in f for f in arithmetic(tmp_path, found, _with(judgement, wrong)))
     short = first.model_copy(update={"pairs": first.pairs[:-1]})
-    assert any("is left out" in f for f in audit(tmp_path, found, _with(judgement, short)))
+    assert any("is left out" in f for f in arithmetic(tmp_path, found, _with(judgement, short)))
     none = judgement.model_copy(update={"comparisons": judgement.comparisons[1:]})
-    assert any("no comparison in the judgement" in f for f in audit(tmp_path, found, none))
+    assert any("no comparison in the judgement" in f for f in arithmetic(tmp_path, found, none))
     narrow = first.model_copy(update={"saving": first.saving.model_copy(update={"low": first.saving.value})})
-    assert any("saving of energy, low" in f for f in audit(tmp_path, found, _with(judgement, narrow)))
+    assert any("saving of energy, low" in f for f in arithmetic(tmp_path, found, _with(judgement, narrow)))
 
 
 def _with(judgement, comparison):
@@ -101,7 +101,7 @@ def test_a_verified_claim_on_modelled_energy_is_found(tmp_path):
     judgement = judged(found)
     lie = judgement.verdicts[0].model_copy(update={"status": VerdictStatus.VERIFIED})
     lying = judgement.model_copy(update={"verdicts": (lie, *judgement.verdicts[1:])})
-    findings = audit(tmp_path, found, lying)
+    findings = arithmetic(tmp_path, found, lying)
     assert any("energy-range is called verified on energy that is modelled" in finding for finding in findings)
 
 
@@ -150,7 +150,7 @@ def metered(tmp_path):
 
 def test_windows_follow_from_raw_samples(metered):
     root, record = metered
-    assert audit(root, [record], judged([record])) == []
+    assert arithmetic(root, [record], judged([record])) == []
 
 
 def test_a_window_that_does_not_follow_from_raw_samples(metered):
@@ -158,15 +158,5 @@ def test_a_window_that_does_not_follow_from_raw_samples(metered):
     window = record.windows[1]
     energy = window.energy.model_copy(update={"joules": window.energy.joules * 1.01})
     windows = (record.windows[0], window.model_copy(update={"energy": energy}), *record.windows[2:])
-    findings = audit(root, [record.model_copy(update={"windows": windows})], judged([record]))
+    findings = arithmetic(root, [record.model_copy(update={"windows": windows})], judged([record]))
     assert any("energy from raw samples is recorded as" in finding for finding in findings)
-
-
-def test_changed_and_missing_files_are_named(metered):
-    root, record = metered
-    path = root / record.samples.path
-    path.write_bytes(path.read_bytes() + b" ")
-    (root / record.events.path).unlink()
-    findings = audit(root, [record], judged([record]))
-    assert any("samples file samples/a.samples.gz has SHA-256" in finding for finding in findings)
-    assert any("events file samples/a.jsonl is missing" in finding for finding in findings)

@@ -1,0 +1,109 @@
+"""A record put together again from its raw files by the code that made it, to be compared byte by byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from harness.audit.differ import differences
+from harness.meter.base import MeterInfo, Sample
+from harness.meter.calibration import calibrate
+from harness.meter.energy import idle_power
+from harness.meter.samples import read
+from harness.record.assemble import Attempt, assemble
+from harness.record.ledger import Ledger
+from harness.record.record import Record
+from harness.run.events import Event, parse
+from harness.types import canonical_json
+
+
+def rebuilt(ledger: Ledger, record: Record) -> Record:
+    """The record that its raw files give. What raw files can't say is taken from the record: its specification,
+    its place in the block, the machine, how its process ended, and what the sampler cost.
+
+    Raises:
+        ValueError: the record was made before ``ended`` was kept.
+        OSError, UserError, pydantic.ValidationError: a raw file is missing or can't be read.
+    """
+    if record.ended is None:
+        raise ValueError("how the process ended is not recorded")
+    info: MeterInfo | None = None
+    samples: tuple[Sample, ...] = ()
+    samples_file = None
+    if record.samples is not None:
+        path = ledger.root / record.samples.path
+        if record.meter is not None:
+            recording = read(path)
+            info, samples = recording.info, recording.samples
+        samples_file = ledger.file_reference(path, len(samples))
+    events: list[Event] = []
+    events_file = None
+    if record.events is not None:
+        path = ledger.root / record.events.path
+        content = path.read_bytes()
+        events = [parse(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+        events_file = ledger.file_reference(path, len(events))
+    idle_w, idle = None, record.idle
+    if idle is not None:
+        path = ledger.root / idle.samples.path
+        rest = read(path)
+        idle_w = idle_power(rest.info, rest.samples, idle.start_ns, idle.end_ns)
+        idle = idle.model_copy(update={"samples": ledger.file_reference(path, len(rest.samples))})
+    calibration = record.calibration
+    if calibration is not None:
+        path = ledger.root / calibration.path
+        calibration = ledger.file_reference(path, len(read(path).samples))
+    attempt = Attempt(
+        spec=record.spec,
+        block_id=record.block_id,
+        position=record.position,
+        number=record.attempt,
+        fingerprint=record.fingerprint,
+        fingerprint_id=record.fingerprint_id,
+        status=record.ended.status,
+        reason=record.ended.reason,
+        idle_power_w=idle_w,
+        meter_problem=record.ended.meter_problem,
+        idle=idle,
+        calibration=calibration,
+        sampler_cpu_share=record.conditions.get("sampler_cpu_share"),
+    )
+    return assemble(attempt, events, info, samples, samples_file, events_file)
+
+
+def record_differences(ledger: Ledger, record: Record, line: bytes) -> Iterator[str]:
+    """Where the line of records.jsonl is not, byte by byte, what the raw files give."""
+    try:
+        derived = rebuilt(ledger, record)
+    except ValidationError as error:
+        yield f"its events can't be read ({error.errors()[0]['msg']}), so it can't be put together again"
+        return
+    except (OSError, ValueError, LookupError, StopIteration) as error:
+        yield f"can't be put together again from its raw files: {error}"
+        return
+    text = canonical_json(derived).encode()
+    if text != line:
+        found = differences(json.loads(line), derived.model_dump(mode="json"), "the record says")
+        yield from found or ["the line in records.jsonl is not in canonical form: it was rewritten"]
+    yield from _calibration(ledger, record)
+    if record.samples is not None and record.meter is not None and record.ended is not None:
+        torn = read(ledger.root / record.samples.path).torn
+        if torn and not record.ended.meter_problem and record.ok:
+            yield f"{record.samples.path} is torn, and the record names no problem of the meter"
+
+
+def _calibration(ledger: Ledger, record: Record) -> Iterator[str]:
+    """What the record's meter is said to have shown follows from the polls that are kept."""
+    claimed = record.meter.calibration if record.meter is not None else None
+    if claimed is None:
+        return
+    if record.calibration is None:
+        yield "its meter was calibrated, but the polls were not kept"
+        return
+    recording = read(ledger.root / record.calibration.path)
+    derived = calibrate(recording.info, recording.samples, read_s=claimed.read_s, read_cpu_s=claimed.read_cpu_s)
+    mine, yours = claimed.model_dump(mode="json"), derived.model_dump(mode="json")
+    for difference in differences(mine, yours, "the record says"):
+        yield f"meter.calibration.{difference}"
