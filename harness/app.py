@@ -78,6 +78,7 @@ def run(
     mix_revisions: bool,
 ) -> RunResult:
     """Plan, run what is left, judge, write the page."""
+    from harness.meter.base import METERS
     from harness.record.seal import put_seal
     from harness.report.page import write
     from harness.run.display import LiveDisplay
@@ -91,7 +92,7 @@ def run(
         move_aside(ledger)
     done = {run_id for run_id, record in latest(ledger.records()).items() if record.ok}
     page = output or Path("reports") / f"{ledger.root.resolve().name}.html"
-    display = LiveDisplay()
+    display = LiveDisplay(basis=METERS.get(choice.name).basis)
     display.say(f"{suite.title}: {planned.summary}")
     display.say(f"meter: {choice.name}. {choice.why}")
     display.expect([item for item in planned.runs if item.skip is None and item.spec.run_id not in done])
@@ -292,10 +293,8 @@ def listing(what: str) -> list[dict[str, Any]]:
         from harness.methods.base import METHODS
 
         return [{"name": name, "version": kind.version, "summary": kind.summary} for name, kind in METHODS.items()]
-    if what == "meters":
-        from harness.meter.base import METERS
-
-        return [{"name": name, "here": kind.available() or "available"} for name, kind in METERS.items()]
+    if what in {"meters", "scenarios"}:
+        return _instruments(what)
     if what == "claims":
         from harness.judge.claims import load_claims
 
@@ -303,6 +302,19 @@ def listing(what: str) -> list[dict[str, Any]]:
     from harness.judge import footprint
 
     return footprint.list_regions() if what == "regions" else footprint.list_prices()
+
+
+def _instruments(what: str) -> list[dict[str, Any]]:
+    if what == "meters":
+        from harness.meter.base import METERS
+
+        return [
+            {"name": name, "basis": kind.basis.value, "here": kind.available() or "available"}
+            for name, kind in METERS.items()
+        ]
+    from harness.meter.simulated.scenario import load_scenario, shipped
+
+    return [{"name": name, "title": load_scenario(path).title} for name, path in shipped().items()]
 
 
 def doctor() -> tuple[dict[str, Any], str]:

@@ -69,6 +69,7 @@ class Listing(StrEnum):
     WORKLOADS = "workloads"
     METHODS = "methods"
     METERS = "meters"
+    SCENARIOS = "scenarios"
     REGIONS = "regions"
     PRICES = "prices"
     CLAIMS = "claims"

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from harness.meter.base import METERS
-from harness.types import UserError
+from harness.types import Basis, UserError
 
 AUTO = "auto"
+_NOT_MEASURED = {
+    Basis.MODELLED: "its energies are modelled, not measured",
+    Basis.SIMULATED: "its energies are simulated: nothing is measured, whatever runs",
+}
 
 
 class Choice(NamedTuple):
@@ -40,7 +44,8 @@ def choose(request: str, device: Literal["cpu", "cuda"] | str) -> Choice:
     lacking = meter.available()
     if lacking:
         raise UserError(f"meter {name!r} was asked for but can't be used: {lacking}")
-    return Choice(name, options, f"{request} was asked for")
+    caution = _NOT_MEASURED.get(meter.basis, "")
+    return Choice(name, options, f"{request} was asked for" + (f"; {caution}" if caution else ""))
 
 
 def _auto(device: str) -> Choice:

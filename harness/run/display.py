@@ -18,6 +18,7 @@ from harness.record.record import Record, Status
 from harness.run.events import Progress
 from harness.suite.spec import PlannedRun
 from harness.suite.spec import Protocol as RunProtocol
+from harness.types import Basis
 
 _MARKS = {
     Status.OK: ("✓", "green"),
@@ -31,7 +32,8 @@ _MARKS = {
 class LiveDisplay:
     """Progress, loss, joules of what has ended, time left."""
 
-    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False, basis: Basis = Basis.MEASURED) -> None:
+        self._not_measured = "" if basis is Basis.MEASURED else f" ({basis.value})"
         self.console = Console(file=stream or sys.stderr, highlight=False, quiet=quiet)
         self._live: Live | None = None
         self._began = time.monotonic()
@@ -64,7 +66,8 @@ class LiveDisplay:
         loss = f"  loss {progress.loss:.3f}" if progress.loss is not None else ""
         power = f"  {reading.power_w:.1f} W" if reading.power_w is not None else ""
         joules = f"  {reading.joules:.0f} J" if reading.joules is not None else ""
-        line = f"{self._label} {bar} {100 * share:3.0f} %{loss}{power}{joules}  {elapsed_s:.0f} s  {self._left()}"
+        energy = power + joules + (self._not_measured if power or joules else "")
+        line = f"{self._label} {bar} {100 * share:3.0f} %{loss}{energy}  {elapsed_s:.0f} s  {self._left()}"
         self._live.update(Text(line, no_wrap=True))
 
     def end(self, record: Record) -> None:
@@ -93,7 +96,7 @@ class LiveDisplay:
             name, value = next(iter(record.quality.items()))
             parts.append(f"{name} {value:.4f}")
         if record.energy_per_step is not None and record.energy_per_step.joules is not None:
-            parts.append(f"{record.energy_per_step.joules:.4g} J/step")
+            parts.append(f"{record.energy_per_step.joules:.4g} J/step ({record.energy_per_step.basis.value})")
         if record.energy is not None and record.energy.joules is not None:
             self._spent_j += record.energy.joules
             power = f", {record.energy.joules / record.seconds:.1f} W" if record.seconds else ""

@@ -5,6 +5,7 @@ Every check looks at the values as written, so that it works beside mistakes of 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,11 @@ class Checker:
             self.source.report(("meter",), f"meter {name!r} needs an argument; write {name}:{wanted}")
         elif argument and not wanted:
             self.source.report(("meter",), f"meter {name!r} takes no argument; write just {name}")
+        elif argument:
+            try:
+                METERS.get(name).options_of(meter_request(meter, self.folder).partition(":")[2])
+            except UserError as error:
+                self.source.report(("meter",), str(error))
 
     def _footprint(self) -> None:
         footprint = _dict(self.data.get("footprint"))
@@ -269,6 +275,13 @@ class Checker:
 def claims_name(claims: str, folder: Path) -> str:
     """A shipped claims file by name, or the path of one that lies beside the suite."""
     return str(folder / claims) if claims.endswith((".yaml", ".yml")) else claims
+
+
+def meter_request(meter: str, folder: Path) -> str:
+    """``NAME:ARGUMENT`` with an argument that is a file beside the suite turned into that file's path."""
+    name, _, argument = meter.partition(":")
+    beside = folder / argument
+    return f"{name}:{beside}" if argument and os.path.isfile(beside) else meter  # no error for a name that can't be
 
 
 def _arm_values(arms: Any) -> dict[str, Json]:

@@ -145,7 +145,8 @@ class SuiteForm(_Form):
         Suite.model_fields["claims"].default, description="A shipped claims file by name, or a path beside the suite."
     )
     meter: str = Field(
-        "auto", description="auto, a meter of `harness ls meters`, or NAME:ARGUMENT, e.g. simulated:h100."
+        "auto",
+        description="auto, a meter of `harness ls meters`, or NAME:ARGUMENT, e.g. simulated:h100 or replay:FILE.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU if there is one.")
     footprint: FootprintOptions = Field(default_factory=FootprintOptions, description="Factors for CO2e and money.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.suite import override
-from harness.suite.check import Checker, claims_name
+from harness.suite.check import Checker, claims_name, meter_request
 from harness.suite.expand import PlanError, expand
 from harness.suite.form import ArmForm, ExperimentForm, SuiteForm
 from harness.suite.problems import Problem, SuiteError
@@ -82,7 +82,7 @@ def _resolve(form: SuiteForm, folder: Path) -> Suite:
         arms=arms,
         experiments=tuple(experiments),
         claims=claims_name(form.claims, folder),
-        meter=form.meter,
+        meter=meter_request(form.meter, folder),
         device=form.device,
         footprint=form.footprint,
         budget_s=form.budget,

@@ -138,6 +138,28 @@ class SimulatedBoard:
         default_mw = self.nvmlDeviceGetPowerManagementDefaultLimit(handle)
         return [default_mw // 3, default_mw]
 
+    def nvmlDeviceGetBoardPartNumber(self, handle: Handle) -> str:  # noqa: N802
+        """None that anybody sells."""
+        return "SIMULATED"
+
+    def nvmlDeviceGetVbiosVersion(self, handle: Handle) -> str:  # noqa: N802
+        """None that anybody runs."""
+        return "simulated"
+
+    def nvmlDeviceGetPciInfo(self, handle: Handle) -> Any:  # noqa: N802
+        """A bus that no machine has."""
+        return SimpleNamespace(busId=f"SIMULATED:{handle.index:02X}:00.0", bus=handle.index, device=0, domain=0)
+
+    def nvmlDeviceGetEccMode(self, handle: Handle) -> list[int]:  # noqa: N802
+        """On, now and after a reset."""
+        return [int(pynvml.NVML_FEATURE_ENABLED)] * 2
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: Handle, kind: int) -> int:  # noqa: N802
+        """MHz, of the memory or of all else."""
+        return _MEMORY_MHZ if kind == pynvml.NVML_CLOCK_MEM else _GRAPHICS_MHZ[0]
+
+    nvmlDeviceGetApplicationsClock = nvmlDeviceGetMaxClockInfo  # noqa: N815
+
     def nvmlDeviceGetSupportedMemoryClocks(self, handle: Handle) -> list[int]:  # noqa: N802
         """MHz."""
         return [_MEMORY_MHZ]

@@ -21,6 +21,7 @@ Every key has a default: an empty file is one H100 at rest. Times are seconds si
 
 from __future__ import annotations
 
+import os
 import re
 from enum import StrEnum
 from functools import cached_property
@@ -204,7 +205,7 @@ def find(name: str) -> Path:
     known = shipped()
     if name in known:
         return known[name]
-    if Path(name).is_file():
+    if os.path.isfile(name):
         return Path(name)
     raise UserError(
         f"meter 'simulated': {name!r} is neither a file nor a shipped scenario{did_you_mean(name, known) or ';'} "
