@@ -16,35 +16,16 @@ from typing import Any
 
 from harness.meter.base import Channel, Meter, MeterInfo, Quantity, ReadStatus, Sample
 from harness.meter.clock import read_ns
-from harness.meter.foreign import foreign_processes, in_pid_namespace
+from harness.meter.foreign import Kin, in_pid_namespace
+from harness.meter.nvml_cards import find_cards, text
+from harness.meter.nvml_facts import facts_of, look_note, look_of
+from harness.meter.nvml_fields import ENERGY, POWER, POWER_MEAN, SCOPES, Fields, Wanted, status_of, throttle_fields
 from harness.types import Basis, UserError
 
 GAIN_ERROR = 0.05
 """Relative, one standard deviation: recent cards are off by 4 to 8 % (Yang, Adamek and Armour, SC24)."""
-UPDATE_PERIOD_S = 0.1
-"""The slowest refresh seen of counter and sensor (20 to 100 ms, same source); assumed until calibrated."""
-LOOK_S = 0.025
-"""The power sensors of A100 and H100 look 18.7 to 24.3 ms of every 100 (same source); taken for every card."""
 SLOW_NS = 1_000_000_000
 MILLI = 1e-3  # mW and mJ to W and J
-
-_ENERGY, _POWER_MEAN, _POWER = 83, 185, 186
-_SCOPES = {0: "gpu", 1: "module", 2: "memory"}
-_VALUES = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
-_NOT_AVAILABLE = {1: 0xFFFF_FFFF, 2: 0xFFFF_FFFF_FFFF_FFFF, 3: 0xFFFF_FFFF_FFFF_FFFF}
-_VGPU = 2
-# Time below the requested clocks, by cause, in nanoseconds. The numbers 251 to 253, used for the last three
-# by the headers of driver 575, meant something else in 570, as do 269 to 271 in 575: read only from 580 on.
-_THROTTLE = {74: "power_cap", 75: "thermal"}
-_THROTTLE_580 = {269: "software_thermal", 270: "hardware_thermal", 271: "power_brake"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    channel: int
-    id: int
-    scope: int
-    unit: float  # the field's integer in units of this
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +39,7 @@ class _Call:
 class _Gpu:
     uuid: str
     handle: Any
-    fields: list[_Field] = field(default_factory=list)
+    fields: Fields | None = None
     calls: list[_Call] = field(default_factory=list)  # at every sample, where there is no field
     slow: list[_Call] = field(default_factory=list)  # once a second
 
@@ -76,7 +57,7 @@ class NvmlMeter(Meter):
         self._gpus: list[_Gpu] = []
         self._channels: list[Channel] = []
         self._assumptions: list[str] = []
-        self._pid: int | None = None
+        self._kin = Kin(None)
         self._basis = Basis.MEASURED
         self._slow_due_ns = 0
         self._is_open = False
@@ -111,22 +92,28 @@ class NvmlMeter(Meter):
         nvml = self._nvml = self._nvml or _module()
         # A simulated driver says what it is: whoever reads it, its numbers are never taken for measured ones.
         self._basis = getattr(nvml, "basis", Basis.MEASURED)
-        self._pid = pid
+        self._kin = Kin(pid)
         try:
             nvml.nvmlInit()
         except nvml.NVMLError as error:
             raise UserError(f"NVML can't be opened: {error}") from error
         self._is_open = True
-        driver = _text(nvml.nvmlSystemGetDriverVersion())
-        names = []
-        for index, (uuid, handle, scope) in enumerate(self._find(device)):
-            gpu = _Gpu(uuid, handle)
+        try:
+            driver = text(nvml.nvmlSystemGetDriverVersion())
+            cards = find_cards(nvml, device)
+            names = [text(nvml.nvmlDeviceGetName(card.handle)) for card in cards]
+        except nvml.NVMLError as error:
+            raise UserError(f"NVML can't reach the card {device or ''}: {error}") from error
+        for index, (card, name) in enumerate(zip(cards, names, strict=True)):
+            gpu = _Gpu(card.uuid, card.handle)
             self._gpus.append(gpu)
-            names.append(_text(nvml.nvmlDeviceGetName(handle)))
-            self._offer(gpu, f"gpu{index}", names[-1], scope, driver)
+            self._assumptions += card.notes
+            self._offer(gpu, f"gpu{index}", name, card.scope, driver)
+            self._assumptions.append(f"{card.uuid}: {facts_of(nvml, card.handle)}")
+        look = look_of(names)
+        self._assumptions.append(look_note(look))
         self._assumptions.append(
-            f"counter and sensor are taken to be refreshed every {UPDATE_PERIOD_S:g} s and to be off by "
-            f"{GAIN_ERROR:.0%} (one standard deviation), the same for all runs on one card"
+            f"readings are taken to be off by {GAIN_ERROR:.0%} (one standard deviation), alike in all runs on one card"
         )
         if in_pid_namespace():
             self._assumptions.append(
@@ -139,19 +126,21 @@ class NvmlMeter(Meter):
             source=f"NVML, {' + '.join(dict.fromkeys(names))}, driver {driver}",
             channels=tuple(self._channels),
             assumptions=tuple(self._assumptions),
-            update_period_s=UPDATE_PERIOD_S,
-            look_s=LOOK_S,
+            update_period_s=look.period_s,
+            look_s=look.look_s,
         )
 
     def read(self) -> list[Sample]:
         """Every fast channel; once a second the slow ones with them."""
         samples: list[Sample] = []
         for gpu in self._gpus:
-            samples += self._fields(gpu)
+            if gpu.fields is not None:
+                samples += gpu.fields.read(self._clock())
             samples += [self._call(call) for call in gpu.calls]
         now_ns = self._clock()
         if now_ns >= self._slow_due_ns:
             self._slow_due_ns = now_ns + SLOW_NS
+            self._kin.forget()
             samples += [self._call(call) for gpu in self._gpus for call in gpu.slow]
         return samples
 
@@ -164,73 +153,40 @@ class NvmlMeter(Meter):
             except self._nvml.NVMLError:
                 return  # a lost card may take NVML with it; there is nothing left to close
 
-    def _find(self, device: str | None) -> list[tuple[str, Any, str]]:
-        """UUID, handle and scope of each card."""
-        nvml = self._nvml
-        try:
-            if device is None:
-                handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-                if not handles:
-                    raise UserError("NVML sees no NVIDIA card")
-                return [(_text(nvml.nvmlDeviceGetUUID(handle)), handle, "gpu") for handle in handles]
-            return [self._by_uuid(uuid.strip()) for uuid in device.split(",")]
-        except nvml.NVMLError as error:
-            raise UserError(f"NVML can't reach the card {device or ''}: {error}") from error
-
-    def _by_uuid(self, uuid: str) -> tuple[str, Any, str]:
-        nvml = self._nvml
-        # torch gives UUIDs without the kind in front.
-        full = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-        try:
-            handle = nvml.nvmlDeviceGetHandleByUUID(full)
-        except nvml.NVMLError as error:
-            if error.value not in {nvml.NVML_ERROR_NOT_FOUND, nvml.NVML_ERROR_INVALID_ARGUMENT}:
-                raise
-            here = [
-                _text(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(i)))
-                for i in range(nvml.nvmlDeviceGetCount())
-            ]
-            raise UserError(f"NVML knows no card {full}; it sees {', '.join(here) or 'none'}") from error
-        if not full.startswith("MIG-"):
-            return full, handle, "gpu"
-        self._assumptions.append(f"{full} is a MIG instance: readings are those of its whole board")
-        return full, nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle), "board"
-
     def _offer(self, gpu: _Gpu, label: str, name: str, scope: str, driver: str) -> None:
         """Try every channel of one card and keep what answers."""
-        handle = gpu.handle
-        self._note_vgpu(gpu)
         counter_scope = scope
         if "GH200" in name:
             counter_scope = "module"
             self._assumptions.append(f"{gpu.uuid}: the energy counter of a {name} covers the whole module")
-        throttle = _THROTTLE | (_THROTTLE_580 if _major(driver) >= 580 else {})
         wanted = [
-            (_ENERGY, 0, "energy", Quantity.ENERGY_J, counter_scope),
-            *((_POWER, s, f"{_prefix(s)}power", Quantity.POWER_W, _scope(s, scope)) for s in _SCOPES),
-            (_POWER_MEAN, 0, "power_mean", Quantity.POWER_MEAN_W, scope),
-            *((id_, 0, f"throttle_{why}", Quantity.THROTTLE_NS, scope) for id_, why in throttle.items()),
+            (ENERGY, 0, "energy", Quantity.ENERGY_J, counter_scope),
+            *((POWER, s, f"{_prefix(s)}power", Quantity.POWER_W, SCOPES[s] if s else scope) for s in SCOPES),
+            (POWER_MEAN, 0, "power_mean", Quantity.POWER_MEAN_W, scope),
+            *((id_, 0, f"throttle_{why}", Quantity.THROTTLE_NS, scope) for id_, why in throttle_fields(driver).items()),
         ]
-        answers = self._try([(id_, s) for id_, s, *_ in wanted], handle)
-        missing = []
-        for (id_, s, channel, quantity, of), status in zip(wanted, answers, strict=True):
+        trial = Fields(self._nvml, gpu.handle, [Wanted(id_, s, 0, 1.0) for id_, s, *_ in wanted])
+        statuses = [sample.status for sample in trial.read(0)]
+        missing: list[str] = []
+        kept: list[Wanted] = []
+        for (id_, s, channel, quantity, of), status in zip(wanted, statuses, strict=True):
             if status in {ReadStatus.OK, ReadStatus.MISSING}:
                 unit = 1.0 if quantity is Quantity.THROTTLE_NS else MILLI
-                index = self._add(f"{label}/{channel}", quantity, gpu.uuid, of, unit)
-                gpu.fields.append(_Field(index, id_, s, unit))
+                kept.append(Wanted(id_, s, self._add(f"{label}/{channel}", quantity, gpu.uuid, of, unit), unit))
             elif s == 0:
                 missing.append(f"{channel} ({status.value})")
-        have = {self._channels[f.channel].quantity for f in gpu.fields}
+        if kept:
+            gpu.fields = Fields(self._nvml, gpu.handle, kept)
+        have = {self._channels[one.channel].quantity for one in kept}
         if Quantity.ENERGY_J not in have:
-            self._stand_in(gpu, label, "energy", counter_scope)
+            statuses.append(self._stand_in(gpu, label, "energy", counter_scope))
         if Quantity.POWER_W not in have and Quantity.POWER_MEAN_W not in have:
-            self._stand_in(gpu, label, "power_mean", scope)
+            statuses.append(self._stand_in(gpu, label, "power_mean", scope))
         if missing:
             self._assumptions.append(f"{gpu.uuid}: this card or driver has no field for {', '.join(missing)}")
         if not any(c.device == gpu.uuid and c.quantity in _ENERGIES for c in self._channels):
             raise UserError(
-                f"NVML gives neither energy nor power of {gpu.uuid} ({name}, driver {driver}): "
-                "a virtual GPU or an old card; meter it from outside or on another card"
+                f"NVML gives neither energy nor power of {gpu.uuid} ({name}, driver {driver}): {_why_not(statuses)}"
             )
         self._add_slow(gpu, label, scope)
 
@@ -251,7 +207,7 @@ class NvmlMeter(Meter):
 
         def foreign() -> float:
             running = [process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
-            return float(foreign_processes(running, self._pid))
+            return float(self._kin.strangers(running))
 
         for channel, quantity, function, unit in (
             ("temperature", Quantity.TEMPERATURE_C, temperature, 1.0),
@@ -261,7 +217,7 @@ class NvmlMeter(Meter):
             index = self._add(f"{label}/{channel}", quantity, gpu.uuid, scope, unit)
             gpu.slow.append(_Call(index, function, unit))
 
-    def _stand_in(self, gpu: _Gpu, label: str, channel: str, scope: str) -> None:
+    def _stand_in(self, gpu: _Gpu, label: str, channel: str, scope: str) -> ReadStatus:
         """The older calls, where there is no field."""
         nvml, handle = self._nvml, gpu.handle
         if channel == "energy":
@@ -273,21 +229,17 @@ class NvmlMeter(Meter):
                 "there is no instant power; nvmlDeviceGetPowerUsage stands in, on Ampere (but GA100) and newer "
                 "a mean over the last second"
             )
+        status = ReadStatus.OK
         try:
             call(handle)
         except nvml.NVMLError as error:
-            if self._status(error.value) in {ReadStatus.UNSUPPORTED, ReadStatus.DENIED}:
-                return
+            status = status_of(nvml, error.value)
+        if status not in {ReadStatus.OK, ReadStatus.MISSING}:
+            return status
         index = self._add(f"{label}/{channel}", quantity, gpu.uuid, scope, MILLI)
         gpu.calls.append(_Call(index, lambda: float(call(handle)), MILLI))
         self._assumptions.append(f"{gpu.uuid}: {note}")
-
-    def _note_vgpu(self, gpu: _Gpu) -> None:
-        try:
-            if self._nvml.nvmlDeviceGetVirtualizationMode(gpu.handle) == _VGPU:
-                self._assumptions.append(f"{gpu.uuid} is a virtual GPU: what its readings cover is not known")
-        except self._nvml.NVMLError:
-            return  # a driver that does not know the question has no virtual GPUs
+        return status
 
     def _add(self, name: str, quantity: Quantity, device: str, scope: str, unit: float) -> int:
         self._channels.append(
@@ -303,77 +255,14 @@ class NvmlMeter(Meter):
         )
         return len(self._channels) - 1
 
-    def _try(self, fields: list[tuple[int, int]], handle: Any) -> list[ReadStatus]:
-        try:
-            values = self._nvml.nvmlDeviceGetFieldValues(handle, fields)
-        except self._nvml.NVMLError as error:
-            return [self._status(error.value)] * len(fields)
-        return [self._value(value)[0] for value in values]
-
-    def _fields(self, gpu: _Gpu) -> list[Sample]:
-        if not gpu.fields:
-            return []
-        at_ns = self._clock()
-        try:
-            values = self._nvml.nvmlDeviceGetFieldValues(gpu.handle, [(f.id, f.scope) for f in gpu.fields])
-        except self._nvml.NVMLError as error:
-            status = self._status(error.value)
-            return [Sample(f.channel, at_ns, status) for f in gpu.fields]
-        samples = []
-        for f, value in zip(gpu.fields, values, strict=True):
-            status, raw = self._value(value)
-            sensor_ns = value.timestamp * 1000 if value.timestamp > 0 else None  # microseconds since 1970
-            samples.append(
-                Sample(f.channel, at_ns, status, None if raw is None else raw * f.unit, sensor_ns)
-                if status is ReadStatus.OK
-                else Sample(f.channel, at_ns, status)
-            )
-        return samples
-
     def _call(self, call: _Call) -> Sample:
         at_ns = self._clock()
         try:
             return Sample(call.channel, at_ns, ReadStatus.OK, call.function() * call.unit)
         except self._nvml.NVMLError as error:
-            return Sample(call.channel, at_ns, self._status(error.value))
+            return Sample(call.channel, at_ns, status_of(self._nvml, error.value))
         except OSError:  # /proc, while looking for the run's own processes
             return Sample(call.channel, at_ns, ReadStatus.MISSING)
-
-    def _value(self, value: Any) -> tuple[ReadStatus, float | None]:
-        """One field's status and number: the return code first, then the type, then the value."""
-        status = self._status(value.nvmlReturn)
-        if status is not ReadStatus.OK:
-            return status, None
-        attribute = _VALUES.get(value.valueType)
-        if attribute is None:
-            return ReadStatus.MISSING, None
-        raw = getattr(value.value, attribute)
-        if raw < 0 or raw == _NOT_AVAILABLE.get(value.valueType):
-            return ReadStatus.MISSING, None
-        return ReadStatus.OK, raw
-
-    def _status(self, code: int) -> ReadStatus:
-        nvml = self._nvml
-        if code == nvml.NVML_SUCCESS:
-            return ReadStatus.OK
-        # An unknown field is an invalid argument to an older driver.
-        if code in {
-            nvml.NVML_ERROR_NOT_SUPPORTED,
-            nvml.NVML_ERROR_INVALID_ARGUMENT,
-            nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-        }:
-            return ReadStatus.UNSUPPORTED
-        if code == nvml.NVML_ERROR_NO_PERMISSION:
-            return ReadStatus.DENIED
-        if code in {
-            nvml.NVML_ERROR_GPU_IS_LOST,
-            nvml.NVML_ERROR_RESET_REQUIRED,
-            nvml.NVML_ERROR_UNINITIALIZED,
-            nvml.NVML_ERROR_DRIVER_NOT_LOADED,
-            nvml.NVML_ERROR_GPU_NOT_FOUND,
-        }:
-            return ReadStatus.LOST
-        return ReadStatus.MISSING
 
 
 _ENERGIES = frozenset({Quantity.ENERGY_J, Quantity.POWER_W, Quantity.POWER_MEAN_W})
@@ -388,17 +277,13 @@ def _module() -> Any:
 
 
 def _prefix(scope: int) -> str:
-    return "" if scope == 0 else f"{_SCOPES[scope]}_"
+    return f"{SCOPES[scope]}_" if scope else ""
 
 
-def _scope(scope: int, own: str) -> str:
-    return own if scope == 0 else _SCOPES[scope]
-
-
-def _major(driver: str) -> int:
-    head = driver.split(".", 1)[0]
-    return int(head) if head.isdigit() else 0
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+def _why_not(statuses: list[ReadStatus]) -> str:
+    """Why a card has nothing to read, and what to do."""
+    if ReadStatus.LOST in statuses:
+        return "the card is lost or needs a reset; look with nvidia-smi and in the kernel's log (Xid), then reset it"
+    if ReadStatus.DENIED in statuses:
+        return "this user may not read them; ask for access to the card's counters"
+    return "a virtual GPU or an old card; meter it from outside or on another card"

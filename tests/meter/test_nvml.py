@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import ctypes
+import math
 import os
+import struct
 import subprocess
 import sys
 
 import pynvml
 import pytest
 from fake_pynvml import UINT, ULL, Card, FakeNvml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from harness.meter import foreign, nvml
+from harness.meter import foreign
+from harness.meter import nvml_fields as fields
 from harness.meter.base import MeterInfo, Quantity, ReadStatus, Sample
 from harness.meter.energy import energy_of, scopes_of
-from harness.meter.foreign import foreign_processes
+from harness.meter.foreign import Kin
 from harness.meter.nvml import NvmlMeter
 from harness.types import UserError
 
@@ -188,26 +194,51 @@ def test_renumbered_throttle_fields_are_left_alone_on_older_drivers(driver, know
 
 
 def test_field_numbers_are_those_of_the_installed_pynvml():
-    assert pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION == nvml._ENERGY
-    assert pynvml.NVML_FI_DEV_POWER_INSTANT == nvml._POWER
-    assert pynvml.NVML_FI_DEV_POWER_AVERAGE == nvml._POWER_MEAN
+    assert pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION == fields.ENERGY
+    assert pynvml.NVML_FI_DEV_POWER_INSTANT == fields.POWER
+    assert pynvml.NVML_FI_DEV_POWER_AVERAGE == fields.POWER_MEAN
     assert pynvml.NVML_FI_DEV_PERF_POLICY_POWER == 74
     assert pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL == 75
     assert pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN == 269
     assert pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN == 270
     assert pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN == 271
     assert (pynvml.NVML_POWER_SCOPE_GPU, pynvml.NVML_POWER_SCOPE_MODULE, pynvml.NVML_POWER_SCOPE_MEMORY) == (0, 1, 2)
-    types = {
-        pynvml.NVML_VALUE_TYPE_DOUBLE: "dVal",
-        pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
-        pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "ulVal",
-        pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
-        pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "sllVal",
-        pynvml.NVML_VALUE_TYPE_SIGNED_INT: "siVal",
-        pynvml.NVML_VALUE_TYPE_UNSIGNED_SHORT: "usVal",
-    }
-    assert types == nvml._VALUES
-    assert {name for name, _ in pynvml.c_nvmlValue_t._fields_} == set(types.values())
+    types = [
+        pynvml.NVML_VALUE_TYPE_DOUBLE,
+        pynvml.NVML_VALUE_TYPE_UNSIGNED_INT,
+        pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG,
+        pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG,
+        pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG,
+        pynvml.NVML_VALUE_TYPE_SIGNED_INT,
+        pynvml.NVML_VALUE_TYPE_UNSIGNED_SHORT,
+    ]
+    assert types == list(range(7))
+
+
+def test_the_layout_of_a_field_value_is_that_of_the_installed_pynvml():
+    value = pynvml.c_nvmlFieldValue_t
+    offsets = [getattr(value, name).offset for name, _ in value._fields_]
+    sizes = [struct.calcsize("=" + fields.LAYOUT[:i]) for i in range(len(fields.LAYOUT))]
+    assert offsets == sizes
+    assert ctypes.sizeof(value) == struct.calcsize("=" + fields.LAYOUT)
+
+
+@given(
+    kind=st.sampled_from(list(enumerate(["uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal"], start=1))),
+    bits=st.integers(0, 2**64 - 1),
+)
+def test_a_value_is_decoded_as_ctypes_reads_the_union(kind, bits):
+    number, attribute = kind
+    value = pynvml.c_nvmlValue_t.from_buffer_copy(struct.pack("=Q", bits))
+    assert fields.decode(number, bits) == getattr(value, attribute)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_double_is_decoded_too_and_what_is_no_number_is_missing(number):
+    assert fields.decode(0, struct.unpack("=Q", struct.pack("=d", number))[0]) == number
+    for bad in (math.nan, math.inf):
+        assert fields.decode(0, struct.unpack("=Q", struct.pack("=d", bad))[0]) is None
+    assert fields.decode(7, 1) is None
 
 
 def test_everything_called_exists_in_the_installed_pynvml():
@@ -243,7 +274,7 @@ def test_processes_outside_the_runs_tree_are_foreign(monkeypatch):
         assert by_name(info, meter.read())["gpu0/foreign"].value == 0
         meter, info = opened(FakeNvml(card), pid=child.pid)
         assert by_name(info, meter.read())["gpu0/foreign"].value == 1
-        assert foreign_processes([1, 2], None) == 2
+        assert Kin(None).strangers([1, 2]) == 2
     finally:
         child.communicate(b"\n")
 
@@ -251,7 +282,7 @@ def test_processes_outside_the_runs_tree_are_foreign(monkeypatch):
 def test_in_a_container_the_runs_own_unknown_number_is_not_foreign(monkeypatch):
     monkeypatch.setattr(foreign, "in_pid_namespace", lambda: True)
     nobody = [4_194_300, 4_194_301]  # near the kernel's highest: no such processes here
-    assert foreign_processes(nobody[:1], os.getpid()) == 0
-    assert foreign_processes(nobody, os.getpid()) == 1
-    assert foreign_processes([os.getpid(), nobody[0]], os.getpid()) == 1
-    assert foreign_processes([os.getppid(), nobody[0]], os.getpid()) == 1
+    assert Kin(os.getpid()).strangers(nobody[:1]) == 0
+    assert Kin(os.getpid()).strangers(nobody) == 1
+    assert Kin(os.getpid()).strangers([os.getpid(), nobody[0]]) == 1
+    assert Kin(os.getpid()).strangers([os.getppid(), nobody[0]]) == 1
