@@ -6,7 +6,10 @@ Pure. Reasons make a run invalid by themselves. What is only unfair if it differ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from harness.meter.base import Channel, MeterInfo, Quantity, ReadStatus, Sample
@@ -40,60 +43,118 @@ def cautions_about(info: MeterInfo, samples: Sequence[Sample], windows: Windows)
     windows = [(start, end) for start, end in windows if end > start]
     found = []
     seconds = sum(end - start for start, end in windows) / NS
-    for index, channel in _channels(info, Quantity.THROTTLE_NS):
-        inside = _good(samples, index, windows)
-        if len(inside) > 1 and inside[-1] > inside[0] and seconds:
-            share = (inside[-1] - inside[0]) / NS / seconds
-            found.append(f"{channel.name}: clocks were held back for {min(share, 1.0):.1%} of the windows' time")
+    series = _series(info, samples, windows)
+    for line in series[Quantity.THROTTLE_NS]:
+        held_s = (line.during[-1] - line.during[0]) / NS
+        if held_s > 0 and seconds:
+            share = min(held_s / seconds, 1.0)
+            found.append(f"{line.channel.name}: clocks were held back for {share:.1%} of the windows' time")
+    if unread := _throttling(info, series[Quantity.THROTTLE_NS]).get("throttle_unread"):
+        found.append(f"throttling by {', '.join(unread)} could not be read: whether clocks were held back is not known")
+    checked = set()
+    for line in series[Quantity.FOREIGN_PROCESSES]:
+        checked.add(line.channel.name)
+        around = int(max(line.before, line.after))
+        if around and not max(line.during):
+            found.append(f"{line.channel.device}: {around} foreign processes were on the card just before or after")
     found += [
         f"{channel.name} could not be read: whether others used the card is not known"
-        for index, channel in _channels(info, Quantity.FOREIGN_PROCESSES)
-        if not _good(samples, index, windows)
+        for _, channel in _channels(info, Quantity.FOREIGN_PROCESSES)
+        if channel.name not in checked
     ]
     return found
 
 
-def conditions_of(info: MeterInfo, samples: Sequence[Sample]) -> dict[str, Any]:
+def conditions_of(info: MeterInfo, samples: Sequence[Sample], windows: Windows = ()) -> dict[str, Any]:
     """Numbers that must be alike in both arms of a pair; absent where they could not be read.
 
-    ``temperature_start_c``, ``temperature_end_c``, ``temperature_max_c`` (the hottest card each time),
-    ``throttle`` with ``<cause>_ns`` (heat, power brake; summed over cards), ``power_capped_ns`` (time at the
-    power limit, apart because arms may fairly differ in it), ``power_limit_w`` (summed),
-    ``foreign_processes`` (most at one time), ``samples`` and ``longest_gap_s`` of the headline channels.
+    ``windows`` are those that the run is charged with: *before* is the last reading up to the first one's start,
+    *after* the first one from the last one's end on, *during* all between. Without windows all is during, and
+    before and after are the first and the last reading.
+
+    * ``temperature_start_c`` (before), ``temperature_min_c`` and ``temperature_max_c`` (during),
+      ``temperature_end_c`` (after): of the hottest card each time, the minimum of the coolest;
+    * ``throttle`` with ``<cause>_ns`` (heat, power brake; from before to after, summed over cards) and
+      ``power_capped_ns`` (time at the power limit, apart because arms may fairly differ in it). A cause that one
+      card could not tell is in ``throttle_unread`` instead: unknown is not none;
+    * ``power_limit_w`` (during), ``power_limit_before_w``, ``power_limit_after_w``: summed over cards;
+    * ``foreign_processes`` (most at one time during), ``foreign_before``, ``foreign_after``;
+    * ``samples`` and ``longest_gap_s`` of the headline channels.
     """
     conditions: dict[str, Any] = {"samples": len(samples)}
-    values: dict[int, list[float]] = {}
-    for sample in samples:
-        if sample.status is ReadStatus.OK and sample.value is not None:
-            values.setdefault(sample.channel, []).append(sample.value)
-
-    def series(quantity: Quantity) -> list[tuple[Channel, list[float]]]:
-        return [(channel, values[index]) for index, channel in _channels(info, quantity) if index in values]
-
-    temperatures = [line for _, line in series(Quantity.TEMPERATURE_C)]
-    if temperatures:
-        conditions["temperature_start_c"] = max(line[0] for line in temperatures)
-        conditions["temperature_end_c"] = max(line[-1] for line in temperatures)
-        conditions["temperature_max_c"] = max(max(line) for line in temperatures)
-    held: dict[str, float] = {}
-    for channel, line in series(Quantity.THROTTLE_NS):
-        cause = channel.name.rpartition("/")[2].removeprefix("throttle_")
-        held[cause] = held.get(cause, 0.0) + max(0.0, line[-1] - line[0])
-    # At its power limit a card works as set up, and an arm that needs less power meets it less: no fault.
-    if POWER_CAP in held:
-        conditions["power_capped_ns"] = held.pop(POWER_CAP)
-    if held:
-        conditions["throttle"] = {f"{cause}_ns": total for cause, total in held.items()}
-    limits = [line[0] for _, line in series(Quantity.POWER_LIMIT_W)]
-    if limits:
-        conditions["power_limit_w"] = sum(limits)
-    foreign = [max(line) for _, line in series(Quantity.FOREIGN_PROCESSES)]
-    if foreign:
-        conditions["foreign_processes"] = int(max(foreign))
+    series = _series(info, samples, windows)
+    if temperatures := series[Quantity.TEMPERATURE_C]:
+        conditions["temperature_start_c"] = max(line.before for line in temperatures)
+        conditions["temperature_end_c"] = max(line.after for line in temperatures)
+        conditions["temperature_min_c"] = min(min(line.during) for line in temperatures)
+        conditions["temperature_max_c"] = max(max(line.during) for line in temperatures)
+    conditions |= _throttling(info, series[Quantity.THROTTLE_NS])
+    if limits := series[Quantity.POWER_LIMIT_W]:
+        conditions["power_limit_before_w"] = sum(line.before for line in limits)
+        conditions["power_limit_w"] = sum(line.during[0] for line in limits)
+        conditions["power_limit_after_w"] = sum(line.after for line in limits)
+    if foreign := series[Quantity.FOREIGN_PROCESSES]:
+        conditions["foreign_before"] = int(max(line.before for line in foreign))
+        conditions["foreign_processes"] = int(max(max(line.during) for line in foreign))
+        conditions["foreign_after"] = int(max(line.after for line in foreign))
     gap_ns = _longest_gap_ns(info, samples)
     if gap_ns is not None:
         conditions["longest_gap_s"] = gap_ns / NS
     return conditions
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Good values of one channel: around the windows and, never empty, during them."""
+
+    channel: Channel
+    before: float
+    during: list[float]
+    after: float
+
+
+def _series(info: MeterInfo, samples: Sequence[Sample], windows: Windows) -> dict[Quantity, list[_Line]]:
+    """The channels that gave anything, by quantity. With no reading during the windows those around it stand in."""
+    good: dict[int, list[tuple[int, float]]] = {}
+    for sample in samples:
+        if sample.status is ReadStatus.OK and sample.value is not None:
+            good.setdefault(sample.channel, []).append((sample.at_ns, sample.value))
+    first = min((start for start, _ in windows), default=-math.inf)
+    last = max((end for _, end in windows), default=math.inf)
+    found: dict[Quantity, list[_Line]] = {quantity: [] for quantity in Quantity}
+    for index, readings in sorted(good.items()):
+        readings.sort()
+        before = next((value for at_ns, value in reversed(readings) if at_ns <= first), readings[0][1])
+        after = next((value for at_ns, value in readings if at_ns >= last), readings[-1][1])
+        during = [value for at_ns, value in readings if first <= at_ns <= last]
+        channel = info.channels[index]
+        found[channel.quantity].append(_Line(channel, before, during or [before, after], after))
+    return found
+
+
+def _throttling(info: MeterInfo, lines: Sequence[_Line]) -> dict[str, Any]:
+    held: dict[str, float] = {}
+    read = {line.channel.name for line in lines}
+    unread = {_cause(channel) for _, channel in _channels(info, Quantity.THROTTLE_NS) if channel.name not in read}
+    for line in lines:
+        values = [line.before, *line.during, line.after]
+        if any(b < a for a, b in pairwise(values)):  # started again: what came before is not known
+            unread.add(_cause(line.channel))
+        held[_cause(line.channel)] = held.get(_cause(line.channel), 0.0) + values[-1] - values[0]
+    held = {cause: total for cause, total in held.items() if cause not in unread}
+    found: dict[str, Any] = {}
+    # At its power limit a card works as set up, and an arm that needs less power meets it less: no fault.
+    if POWER_CAP in held:
+        found["power_capped_ns"] = held.pop(POWER_CAP)
+    if held:
+        found["throttle"] = {f"{cause}_ns": total for cause, total in held.items()}
+    if unread:
+        found["throttle_unread"] = sorted(unread)
+    return found
+
+
+def _cause(channel: Channel) -> str:
+    return channel.name.rpartition("/")[2].removeprefix("throttle_")
 
 
 def _coverage(info: MeterInfo, samples: Sequence[Sample], windows: Windows) -> Iterable[str]:
@@ -106,17 +167,17 @@ def _coverage(info: MeterInfo, samples: Sequence[Sample], windows: Windows) -> I
 
 
 def _foreign(info: MeterInfo, samples: Sequence[Sample], windows: Windows) -> Iterable[str]:
-    for index, channel in _channels(info, Quantity.FOREIGN_PROCESSES):
-        most = max(_good(samples, index, windows), default=0.0)
+    for line in _series(info, samples, windows)[Quantity.FOREIGN_PROCESSES]:
+        most = max(line.during)
         if most > 0:
-            yield f"{channel.device} was shared with {most:g} foreign process{'es' if most > 1 else ''}"
+            yield f"{line.channel.device} was shared with {most:g} foreign process{'es' if most > 1 else ''}"
 
 
 def _limit(info: MeterInfo, samples: Sequence[Sample], windows: Windows) -> Iterable[str]:
-    for index, channel in _channels(info, Quantity.POWER_LIMIT_W):
-        inside = _good(samples, index, windows)
-        if inside and min(inside) != max(inside):
-            yield f"the power limit of {channel.device} changed ({min(inside):g} to {max(inside):g} W)"
+    for line in _series(info, samples, windows)[Quantity.POWER_LIMIT_W]:
+        limits = [line.before, *line.during, line.after]
+        if min(limits) != max(limits):
+            yield f"the power limit of {line.channel.device} changed ({min(limits):g} to {max(limits):g} W)"
 
 
 def _resets(info: MeterInfo, samples: Sequence[Sample], windows: Windows) -> Iterable[str]:
@@ -161,15 +222,3 @@ def _longest_gap_ns(info: MeterInfo, samples: Sequence[Sample]) -> int | None:
 
 def _channels(info: MeterInfo, quantity: Quantity) -> list[tuple[int, Channel]]:
     return [(index, channel) for index, channel in enumerate(info.channels) if channel.quantity is quantity]
-
-
-def _good(samples: Sequence[Sample], index: int, windows: Windows) -> list[float]:
-    """Good values of a channel between the first window's start and the last one's end, in order of time."""
-    if not windows:
-        return []
-    first, last = min(start for start, _ in windows), max(end for _, end in windows)
-    return [
-        sample.value
-        for sample in samples
-        if sample.channel == index and sample.value is not None and first <= sample.at_ns <= last
-    ]

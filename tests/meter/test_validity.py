@@ -43,13 +43,78 @@ def test_nothing_speaks_against_a_sound_run():
         "samples": len(sound()),
         "temperature_start_c": 40,
         "temperature_end_c": 50,
+        "temperature_min_c": 40,
         "temperature_max_c": 50,
         "power_capped_ns": 0,
         "throttle": {"thermal_ns": 0},
+        "power_limit_before_w": 350,
         "power_limit_w": 350,
+        "power_limit_after_w": 350,
+        "foreign_before": 0,
         "foreign_processes": 0,
+        "foreign_after": 0,
         "longest_gap_s": pytest.approx(0.05),
     }
+
+
+def changed(index, at_s, value):
+    """A sound run in which one reading of a channel is another."""
+    return [ok(index, x.at_ns, value) if (x.channel, x.at_ns) == (index, at_s * NS) else x for x in sound()]
+
+
+def test_conditions_are_told_before_during_and_after_the_windows():
+    temperatures = {0: 20, 1: 41, 5: 70, 8: 44, 9: 60, 10: 90}  # charged from 1 to 9 s
+    samples = sound()
+    for at_s, value in temperatures.items():
+        samples = [ok(2, x.at_ns, value) if (x.channel, x.at_ns) == (2, at_s * NS) else x for x in samples]
+    found = conditions_of(METER, samples, WINDOWS)
+    keys = ("temperature_start_c", "temperature_min_c", "temperature_max_c", "temperature_end_c")
+    assert [found[key] for key in keys] == [41, 41, 70, 60]
+    for at_s, seen in ((0, (0, 0, 0)), (1, (3, 3, 0)), (5, (0, 3, 0)), (10, (0, 0, 0))):
+        found = conditions_of(METER, changed(5, at_s, 3), WINDOWS)
+        assert (found["foreign_before"], found["foreign_processes"], found["foreign_after"]) == seen
+
+
+def test_a_run_between_two_slow_readings_is_judged_by_those_around_it():
+    window = [(round(3.2 * NS), round(3.7 * NS))]
+    assert conditions_of(METER, sound(), window)["temperature_max_c"] == 44  # read at 3 and at 4 s
+    assert reasons_against(METER, changed(5, 3, 2), window) == ["GPU-a was shared with 2 foreign processes"]
+    assert reasons_against(METER, changed(4, 4, 300), window) == ["the power limit of GPU-a changed (300 to 350 W)"]
+
+
+def test_neighbours_just_outside_the_windows_are_a_caution():
+    (caution,) = cautions_about(METER, changed(5, 4, 2), [(round(4.5 * NS), 8 * NS)])
+    assert caution == "GPU-a: 2 foreign processes were on the card just before or after"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda s: [x for x in s if x.channel != 6],
+        lambda s: [bad(6, x.at_ns, ReadStatus.UNSUPPORTED) if x.channel == 6 else x for x in s],
+        lambda s: [ok(6, x.at_ns, 1) if (x.channel, x.at_ns) == (6, 5 * NS) else x for x in s],  # started again
+    ],
+)
+def test_throttling_that_could_not_be_read_is_unknown_not_none(fault):
+    found = conditions_of(METER, fault(sound()), WINDOWS)
+    assert "throttle" not in found
+    assert found["throttle_unread"] == ["thermal"]
+    assert found["power_capped_ns"] == 0
+    assert cautions_about(METER, fault(sound()), WINDOWS) == [
+        "throttling by thermal could not be read: whether clocks were held back is not known"
+    ]
+
+
+def test_one_card_that_cannot_tell_leaves_the_sum_unknown():
+    two = info(
+        *(channel(Quantity.THROTTLE_NS, f"gpu{i}/throttle_thermal", device=f"GPU-{i}") for i in range(2)),
+        channel(Quantity.ENERGY_J, "gpu0/energy"),
+    )
+    samples = [*slow(0, *range(11)), *counter(300, 10, index=2)]
+    assert conditions_of(two, samples, WINDOWS)["throttle_unread"] == ["thermal"]
+    assert "throttle" not in conditions_of(two, samples, WINDOWS)
+    both = [*samples, *slow(1, *range(0, 22, 2))]
+    assert conditions_of(two, both, WINDOWS)["throttle"] == {"thermal_ns": 8 + 16}  # between 1 and 9 s
 
 
 @pytest.mark.parametrize(
