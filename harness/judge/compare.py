@@ -13,6 +13,7 @@ from typing import Literal, cast
 
 from harness.judge import stats
 from harness.judge.types import Comparison, Estimate, PairRow
+from harness.judge.words import listing
 from harness.meter.base import Energy
 from harness.record.record import Record, Status
 from harness.suite.spec import Protocol, RunSpec
@@ -175,11 +176,15 @@ def mismatch(base: Record, run: Record) -> str:
         return f"not the same machine: fingerprints {base.fingerprint_id or 'none'} and {run.fingerprint_id or 'none'}"
     if base.device_id != run.device_id:
         return f"not the same card: {base.device_id or 'none'} and {run.device_id or 'none'}"
-    different = _energy_mismatch(energy_of(base), energy_of(run))
-    if different:
-        return different
-    channels, others = _channels(base), _channels(run)
-    return "" if channels == others else f"energies are from different channels: {channels} and {others}"
+    return _energy_mismatch(energy_of(base), energy_of(run)) or _meter_mismatch(base, run)
+
+
+def _meter_mismatch(base: Record, run: Record) -> str:
+    watched, others = _watched(base), _watched(run)
+    if watched != others:
+        return f"not the same devices were metered: {listing(watched) or 'none'} and {listing(others) or 'none'}"
+    mine, other = _channels(base), _channels(run)
+    return "" if mine == other else f"energies are from different channels: {mine} and {other}"
 
 
 def _energy_mismatch(base: Energy | None, run: Energy | None) -> str:
@@ -190,6 +195,11 @@ def _energy_mismatch(base: Energy | None, run: Energy | None) -> str:
     if base.scope != run.scope:
         return f"energies cover different things: {base.scope!r} and {run.scope!r}"
     return ""
+
+
+def _watched(record: Record) -> list[str]:
+    """The devices of a record's meter, by UUID or domain: a simulated card of another scenario is another one."""
+    return [] if record.meter is None else sorted({channel.device for channel in record.meter.channels})
 
 
 def _channels(record: Record) -> str:

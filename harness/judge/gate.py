@@ -14,7 +14,7 @@ from typing import Literal
 from harness.judge import stats
 from harness.judge.types import Comparison, Estimate, Judgement
 from harness.judge.words import interval, percent
-from harness.types import Frozen
+from harness.types import Basis, Frozen
 
 LEVEL = 0.05  # one-sided, after Holm
 TOLERANCE = 0.01  # a loss of saving below one point is let pass, however sure it is
@@ -56,6 +56,8 @@ def gate(base: Judgement, new: Judgement) -> GateResult:
     code = _exit_code(rows)
     lines = [_line(row) for row in rows] or ["BASE holds no valid saving: there is nothing to compare with"]
     ending = {0: "no regression shown", 1: "REGRESSED", 3: "open: see above", 4: "invalid: see above"}[code]
+    if code == 0 and Basis.SIMULATED in (base.basis, new.basis):  # no script may take it for a measurement
+        code, ending = 3, "open: no regression shown, but the energies are simulated and nothing was measured"
     return GateResult(rows=tuple(rows), text="\n".join([*lines, ending]), exit_code=code)
 
 
@@ -133,5 +135,6 @@ def _line(row: GateRow) -> str:
     new = "none" if row.new is None else percent(row.new.value) + interval(row.new, share=True)
     change = "" if row.change is None or math.isnan(row.change) else f", {100 * row.change:+.1f} points"
     why = f" ({row.why})" if row.why else ""
+    how = "" if row.base.basis in (Basis.MEASURED, Basis.COUNTED) else f", {row.base.basis.value}"
     base = percent(row.base.value) + interval(row.base, share=True)
-    return f"{row.outcome}: {row.arm} at {row.size}, {row.protocol}: saving {base} -> {new}{change}{why}"
+    return f"{row.outcome}: {row.arm} at {row.size}, {row.protocol}: saving {base} -> {new}{change}{how}{why}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from harness.judge.compare import compare, energy_basis, latest_ok, wasted, weakest
@@ -17,6 +18,7 @@ from harness.judge.verdicts import verdicts
 from harness.judge.words import count, listing
 from harness.record.record import Record, Status
 from harness.suite.spec import Arm, Experiment, FootprintOptions
+from harness.types import Basis
 from harness.workloads.base import Metric
 
 
@@ -108,6 +110,10 @@ def _problems(
     if alone:
         shown = listing([*alone[:3], *([f"{len(alone) - 3} more"] if len(alone) > 3 else [])])
         found.append(f"{count(len(alone), 'run')} without a {baseline} run in the same block, used nowhere: {shown}")
+    bases = Counter(basis.value for basis in map(energy_basis, good.values()) if basis is not None)
+    if len(bases) > 1:
+        told = listing([f"{number} {basis}" for basis, number in sorted(bases.items())])
+        found.append(f"the set mixes energies that came to be in different ways: of its runs {told}")
     revisions = {str(r.fingerprint["revision"]) for r in good.values() if "revision" in r.fingerprint}
     if len(revisions) > 1:
         found.append(f"the set mixes code revisions: {listing(sorted(revisions))}")
@@ -126,7 +132,9 @@ def exit_code(judgement: Judgement) -> int:
 
     4 if any verdict is invalid (something has to be mended before the rest is worth reading), else 1 if
     any claim is refuted, else 3 if any is inconclusive or if none could be tested, else 0: at least one
-    claim is verified and none speaks against it. Claims that were not tested change nothing.
+    claim is verified and none speaks against it. Claims that were not tested change nothing. A set with
+    simulated energies is never 0, even if what was counted or logged in it verifies: no script may take it
+    for a measurement.
     """
     statuses = {verdict.status for verdict in judgement.verdicts if not verdict.claim.context}
     if VerdictStatus.INVALID in statuses:
@@ -135,4 +143,4 @@ def exit_code(judgement: Judgement) -> int:
         return 1
     if VerdictStatus.INCONCLUSIVE in statuses or VerdictStatus.VERIFIED not in statuses:
         return 3
-    return 0
+    return 3 if judgement.basis is Basis.SIMULATED else 0

@@ -4,9 +4,10 @@
   if every one of its arms that was run is, and an arm is if one of its conditions is.
 * One-sided tests at 0.025. Holm over all claims and arms for "verified", and over all claims for "refuted".
   What arithmetic alone decides (counted FLOPs, logs) needs no correction.
-* Only measured or counted numbers verify. Where energy is modelled or simulated the status is
-  inconclusive, ``model_says`` holds what the same rules say of the model, and quality, which is measured
-  whatever the meter, can still refute.
+* Only measured or counted numbers verify. Where energy is modelled the status is inconclusive, and
+  ``model_says`` holds what the same rules say of the model. Where it is simulated nothing is said at all: watts
+  that somebody made up neither support nor contradict. Quality, which is measured whatever the meter, can still
+  refute.
 * One pair has no interval and decides nothing.
 * Nothing is verified on a selection: a planned run of the arm or the baseline that failed, that a gate refused or
   that nobody has made yet leaves the claim open.
@@ -147,7 +148,7 @@ def _model_says(tested: Tested, best: Trial) -> ModelSays:
 
     "Contradicted" only where the modelled number itself fails in every arm, not where quality does.
     """
-    if best.basis in SOLID:
+    if best.basis in SOLID or best.basis is Basis.SIMULATED:
         return ""
     if tested.holding:
         return "supported by a model"
@@ -166,14 +167,14 @@ def _done(status: VerdictStatus, tested: Tested, best: Trial, evidence: Evidence
     open_reasons = list(dict.fromkeys(c.open_because for c in best.conditions if c.open_because))
     open_reasons += [missing] if missing else []
     parts = [f"{best.arm} {_listed(best.conditions)}"]
-    if status is VerdictStatus.INCONCLUSIVE:
+    if status is VerdictStatus.INCONCLUSIVE and (open_reasons or best.basis is not Basis.SIMULATED):
         parts += [_why_open(says, open_reasons)]
+    if best.basis not in SOLID and status is VerdictStatus.REFUTED:
+        parts.append("The quality, which is measured whatever the meter, refutes the claim by itself")
     if best.basis is Basis.MODELLED:
-        if status is VerdictStatus.REFUTED:
-            parts.append("The quality, which is measured whatever the meter, refutes the claim by itself")
         parts.append("The energy is modelled, not measured: it can support or contradict the claim, not verify it")
     elif best.basis is Basis.SIMULATED:
-        parts.append("The meter is simulated: nothing was measured, so nothing is decided")
+        parts.append("The meter is simulated: nothing was measured, so its energies decide nothing")
     parts += [f"{one.arm} {_listed(one.conditions)}" for one in others]
     return Verdict(
         claim=tested.claim, status=status, model_says=says, arm=best.arm, checks=_checks(tested, [best, *others]),
@@ -208,7 +209,7 @@ def _needs(
     if best.basis in SOLID:
         return wider
     machine = "A machine whose energy can be measured (an NVIDIA card, or RAPL readable on bare metal)."
-    return machine if says else f"{machine} {wider}"
+    return machine if says or best.basis is Basis.SIMULATED else f"{machine} {wider}"
 
 
 def _checks(tested: Tested, trials: Sequence[Trial]) -> tuple[Check, ...]:

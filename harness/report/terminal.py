@@ -11,6 +11,7 @@ from rich.text import Text
 
 from harness.judge.types import Judgement, Verdict, VerdictStatus
 from harness.report.formats import sentences
+from harness.types import Basis
 
 STYLES = {
     VerdictStatus.VERIFIED: "bold green",
@@ -31,6 +32,9 @@ def verdict_table(judgement: Judgement, *, width: int | None = None, colour: boo
     for verdict in tested:
         table.add_row(verdict.claim.id, Text(verdict.status.value, style=STYLES[verdict.status]), _reason(verdict))
     columns = width or shutil.get_terminal_size((100, 24)).columns
+    if judgement.basis is Basis.SIMULATED:
+        table.caption = "SIMULATED: a made-up instrument. No energy here was measured, and none decides anything."
+        table.caption_justify = "left"
     console = Console(file=StringIO(), width=columns, force_terminal=colour, highlight=False)
     console.print(table)
     others = [verdict.claim.id for verdict in judgement.verdicts if verdict.status is VerdictStatus.NOT_TESTED]
