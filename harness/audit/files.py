@@ -17,10 +17,10 @@ AGAIN = "take the file back from where the set was published, or record the set 
 def raw_files(root: Path, records: Sequence[Record]) -> Iterator[str]:
     """What is wrong with the raw files that records refer to."""
     wanted = {file.path: file for record in records for file in record.files}
-    sums = {path: sha256_of(root / path) for path in wanted if _inside(root, path) and (root / path).is_file()}
+    sums = {path: sha256_of(root / path) for path in wanted if inside(root, path) and (root / path).is_file()}
     owners = {file.sha256: path for path, file in wanted.items()}
     for path, file in sorted(wanted.items()):
-        if not _inside(root, path):
+        if not inside(root, path):
             yield f"{path}: lies outside the result set; records.jsonl was edited"
         elif path not in sums:
             yield f"{path}: is missing; {AGAIN}"
@@ -55,7 +55,8 @@ def extra_files(root: Path, records: Sequence[Record]) -> tuple[list[str], list[
     return findings, notes
 
 
-def _inside(root: Path, path: str) -> bool:
+def inside(root: Path, path: str) -> bool:
+    """Whether a path that a record gives stays within its result set."""
     return (root / path).resolve().is_relative_to(root.resolve())
 
 

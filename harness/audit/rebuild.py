@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 
 from harness.audit.differ import differences
+from harness.audit.files import inside
 from harness.meter.base import MeterInfo, Sample
 from harness.meter.calibration import calibrate
 from harness.meter.energy import idle_power
@@ -16,7 +17,7 @@ from harness.record.assemble import Attempt, assemble
 from harness.record.ledger import Ledger
 from harness.record.record import Record
 from harness.run.events import Event, parse
-from harness.types import canonical_json
+from harness.types import UserError, canonical_json
 
 
 def rebuilt(ledger: Ledger, record: Record) -> Record:
@@ -75,19 +76,24 @@ def rebuilt(ledger: Ledger, record: Record) -> Record:
 
 def record_differences(ledger: Ledger, record: Record, line: bytes) -> Iterator[str]:
     """Where the line of records.jsonl is not, byte by byte, what the raw files give."""
+    outside = [file.path for file in record.files if not inside(ledger.root, file.path)]
+    if outside:
+        yield f"can't be put together again: {outside[0]} lies outside the result set"
+        return
     try:
         derived = rebuilt(ledger, record)
+        calibration = list(_calibration(ledger, record))
     except ValidationError as error:
-        yield f"its events can't be read ({error.errors()[0]['msg']}), so it can't be put together again"
+        yield f"can't be put together again: its events can't be read ({error.errors()[0]['msg']})"
         return
-    except (OSError, ValueError, LookupError, StopIteration) as error:
+    except (OSError, UserError, ValueError, LookupError, StopIteration) as error:
         yield f"can't be put together again from its raw files: {error}"
         return
     text = canonical_json(derived).encode()
     if text != line:
         found = differences(json.loads(line), derived.model_dump(mode="json"), "the record says")
         yield from found or ["the line in records.jsonl is not in canonical form: it was rewritten"]
-    yield from _calibration(ledger, record)
+    yield from calibration
     if record.samples is not None and record.meter is not None and record.ended is not None:
         torn = read(ledger.root / record.samples.path).torn
         if torn and not record.ended.meter_problem and record.ok:
