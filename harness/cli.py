@@ -1,7 +1,7 @@
 """The verbs, nothing else. Each says what it does on stderr and prints its result on stdout.
 
 Exit codes: 0 done or verified, 1 refuted or regressed, 2 wrong usage or configuration, 3 inconclusive,
-4 invalid or infrastructure, 130 interrupted (resumable).
+4 invalid or infrastructure, 130 interrupted (resumable). `measure` passes on its command's own.
 """
 
 from __future__ import annotations
@@ -249,6 +249,88 @@ def doctor(as_json: AsJson = False) -> None:
     else:
         print(text)
     raise typer.Exit(INFRASTRUCTURE if document["auto"]["meter"] is None else 0)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def measure(
+    command: Annotated[list[str] | None, typer.Argument(metavar="[--] CMD [ARGS]...", help="Command A.")] = None,
+    vs: Annotated[
+        str | None, typer.Option("--vs", metavar="'CMD B'", help="Run B against A in pairs; what B saves is reported.")
+    ] = None,
+    shell: Annotated[bool, typer.Option("--shell", help="Run by /bin/sh -c.")] = False,
+    meter: Annotated[
+        list[str] | None, typer.Option(help="As of run; can be repeated. By default the card's and the CPU's.")
+    ] = None,
+    device: Annotated[list[str] | None, typer.Option(metavar="UUID", help="Card to be metered; repeatable.")] = None,
+    sample_hz: Annotated[float, typer.Option(help="Samples a second.")] = 20.0,
+    calibrate: Annotated[bool, typer.Option(help="Observe the meter's refresh for 2 to 3 s before the start.")] = True,
+    idle: Annotated[
+        str | None, typer.Option(metavar="5s", help="Idle baseline before the command, or before each pair.")
+    ] = None,
+    step_time: Annotated[
+        str | None, typer.Option(metavar="0.1s", help="Period of the command's repeated work: checks aliasing.")
+    ] = None,
+    second_opinion: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="zeus or codecarbon, on the same window; repeatable.")
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", "--samples", metavar="DIR", help="Keep samples and report; pairs go on from it."),
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option("--replay", metavar="DIR", help="Derive a kept measurement again from its samples.")
+    ] = None,
+    pairs: Annotated[int | None, typer.Option(help="Number of pairs; by --half-width if left out.")] = None,
+    half_width: Annotated[float, typer.Option(help="Wanted half-width of the 95 % interval, in points.")] = 2.0,
+    scatter: Annotated[float, typer.Option(help="Scatter of one run that is assumed for it, in percent.")] = 3.0,
+    warmups: Annotated[int, typer.Option(help="Runs of each command before the pairs, in no pair.")] = 1,
+    cooldown: Annotated[
+        float | None, typer.Option(metavar="C", help="Wait before a run until within so many degrees of the first.")
+    ] = None,
+    allow_failures: Annotated[
+        bool, typer.Option("--allow-failures", help="Go on when a command fails; its pair is left out by name.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Who begins is drawn by it; drawn itself if left out.")] = None,
+    label: Annotated[str, typer.Option(help="A title.")] = "",
+    output: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="Write the JSON document here too.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 4 if the command went well but a figure can't be trusted.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on stdout; the command's own goes to stderr.")
+    ] = False,
+) -> None:
+    """Meter any command with its process tree, or two against each other; the exit code is the command's."""
+    from harness.measure import verb
+
+    if replay is not None:
+        if command or vs:
+            raise UserError("--replay DIR takes no command: it runs nothing")
+        raise typer.Exit(verb.answer_again(replay, output, as_json=as_json, strict=strict))
+    options = verb.Options(
+        command=command or (),
+        versus=vs,
+        shell=shell,
+        meters=meter or (),
+        devices=device or (),
+        sample_hz=sample_hz,
+        calibrate=calibrate,
+        idle=idle,
+        step_time=step_time,
+        opinions=second_opinion or (),
+        results=results,
+        label=label,
+        as_json=as_json,
+        strict=strict,
+        pairs=pairs,
+        half_width=half_width,
+        scatter=scatter,
+        warmups=warmups,
+        cooldown_c=cooldown,
+        allow_failures=allow_failures,
+        seed=seed,
+    )
+    raise typer.Exit(verb.answer(options, output))
 
 
 @app.command("ls")
