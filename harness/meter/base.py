@@ -8,9 +8,8 @@ have no joules.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -90,8 +89,7 @@ class MeterInfo(Frozen):
     calibration: Calibration | None = None  # observed; without one ``update_period_s`` is assumed
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """One read of one channel. ``value`` is ``None`` unless ``status`` is OK.
 
     ``at_ns`` is ``time.monotonic_ns()`` at the read; ``sensor_ns`` the driver's own timestamp

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from harness.meter.base import MeterInfo, Quantity, ReadStatus, Sample
+from harness.meter.base import MeterInfo, Quantity, Sample
 from harness.meter.energy import scopes_of
 from harness.meter.track import COUNTERS, NS, POWERS
 
@@ -42,13 +42,14 @@ class Tally:
         """Take in one round of samples."""
         at_ns = None
         for sample in samples:
-            if sample.channel not in self._last or sample.status is not ReadStatus.OK or sample.value is None:
+            index, read_ns, _, value, _ = sample
+            if value is None or index not in self._last:
                 continue
-            last = self._last[sample.channel]
+            last = self._last[index]
             if last is not None and last.value is not None:
-                self._joules[sample.channel] += self._between(sample.channel, last.value, sample, last.at_ns)
-            self._last[sample.channel] = sample
-            at_ns = sample.at_ns
+                self._joules[index] += self._between(index, last.value, sample, last.at_ns)
+            self._last[index] = sample
+            at_ns = read_ns
         if at_ns is not None:
             self._recent.append((at_ns, sum(self._joules.values())))
             while len(self._recent) > 2 and at_ns - self._recent[1][0] > WINDOW_S * NS:

@@ -195,7 +195,7 @@ def test_what_is_no_samples_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="damaged in its first line"):
         read(path)
     path.write_bytes(gzip.compress(b'{"format":"harness-samples","version":9,"meter":{}}\n'))
-    with pytest.raises(UserError, match="version 9, this harness reads 1"):
+    with pytest.raises(UserError, match="version 9, this harness reads 1 and 2"):
         read(path)
 
 
