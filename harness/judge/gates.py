@@ -75,8 +75,24 @@ def energy_reasons(comparison: Comparison, records: Mapping[str, Record]) -> lis
         base, run = records.get(row.base_run), records.get(row.arm_run)
         if base is None or run is None:
             continue
-        reasons += [f"seed {row.seed}: {why}" for why in (*_coverage(base), *_coverage(run), *_conditions(base, run))]
+        reasons += [f"seed {row.seed}: {why}" for why in (*_alone(base), *_alone(run), *_conditions(base, run))]
     return list(dict.fromkeys(reasons))
+
+
+def _alone(record: Record) -> list[str]:
+    """What speaks against one run of a pair, whatever the other's is like."""
+    return [*_coverage(record), *_aliasing(record)]
+
+
+def _aliasing(record: Record) -> list[str]:
+    """Steps that alias with the power sensor: the error may be the same in every pair, and another in each arm."""
+    found = record.conditions.get("aliasing")
+    if not found or found["error"] < found["limit"]:
+        return []
+    return [
+        f"{record.spec.arm}: steps of {found['step_s'] * 1e3:.4g} ms alias with a power sensor that is read every "
+        f"{found['sensor_period_s'] * 1e3:.4g} ms, its energy may be off by {found['error']:.1%}; {found['cure']}"
+    ]
 
 
 def _coverage(record: Record) -> list[str]:
@@ -98,6 +114,8 @@ def unlike(
 ) -> list[str]:
     """Throttling and power limits that differ between the runs of a pair, foreign processes that were there.
 
+    Throttling that one of the two could not read is not taken for none: it makes them unlike.
+
     ``base`` and ``run`` are conditions as ``validity.conditions_of`` gives them, ``seconds`` the length of what
     was measured, for throttling as a share of it.
     """
@@ -106,12 +124,16 @@ def unlike(
     for key in sorted(mine.keys() | other.keys()):
         a, b = mine.get(key), other.get(key)
         if "throttl" in key:
+            if (a is None) != (b is None):
+                unread, other_name = names if a is None else names[::-1]
+                found.append(f"throttling can't be compared: {key} was read in {other_name}, not in {unread}")
+                continue
             shares = _share(a, key, seconds[0]), _share(b, key, seconds[1])
             if None not in shares and abs(_number(shares[0]) - _number(shares[1])) > THROTTLE_TOLERANCE:
-                found.append(f"throttling differs: {key} {a or 0:g} in {names[0]}, {b or 0:g} in {names[1]}")
-        elif "power_limit" in key and a is not None and b is not None and not math.isclose(a, b, rel_tol=1e-3):
+                found.append(f"throttling differs: {key} {a:g} in {names[0]}, {b:g} in {names[1]}")
+        elif key == "power_limit_w" and a is not None and b is not None and not math.isclose(a, b, rel_tol=1e-3):
             found.append(f"power limit differs: {a:g} W in {names[0]}, {b:g} W in {names[1]}")
-        elif "foreign" in key:
+        elif key == "foreign_processes":
             found += [
                 f"{_number(value):g} foreign processes on the device during {name}"
                 for value, name in zip((a, b), names, strict=True)
@@ -126,8 +148,8 @@ def _number(value: float | None) -> float:
 
 
 def _share(value: float | None, key: str, seconds: float | None) -> float | None:
-    """A throttling figure as a share of the charged time, by the unit in its name; absent means none."""
-    amount = value or 0.0
+    """A throttling figure as a share of the charged time, by the unit in its name."""
+    amount = _number(value)
     if key.endswith("share"):
         return amount
     if not seconds:

@@ -24,7 +24,10 @@ from __future__ import annotations
 
 import cmath
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from harness.meter.base import MeterInfo, Quantity
 
 MIN_BEATS = 10.0
 """Fewer beats between step and sensor in a window do not average out (rule 10 of the measurement)."""
@@ -38,6 +41,11 @@ RESONANT = 0.10
 """Within this share of the sensor's rate an error counts as resonance at any number of beats."""
 SWING = 1.0
 """High minus low over mean power, where nobody knows better: in resonance the sensor itself can't see it."""
+
+CURED = 0.04
+"""With jitter an error (two standard deviations) up to this is accepted: it is random from run to run, so pairs
+average it and their spread shows it, while one without jitter may sit in all pairs alike."""
+_JITTERS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0)  # of a step, tried in this order as a cure
 
 _FAINTEST = 3e-4  # harmonics below this share of the swing are left out
 
@@ -77,7 +85,7 @@ def check(
     step's own time; 0 for either is the cautious choice. ``swing`` is high minus low over mean power.
 
     Flagged (rule 10) are resonances, harmonics with under :data:`MIN_BEATS` beats or within :data:`RESONANT` of
-    the sensor's rate, that together err by :data:`MATTERS`; within :data:`NEAR` of a strong one the phases are
+    the sensor's rate, that together err by :func:`limit`; within :data:`NEAR` of a strong one the phases are
     taken to stand still. With jitter its blur alone counts: that is what the cure is for.
 
     Raises:
@@ -108,7 +116,7 @@ def check(
         resonances.append(_Resonance(size * math.sqrt(2 * mean_square), k, multiple, off * looks))
     relative_sd = math.sqrt(variance)
     at_stake = math.hypot(*(resonance.error for resonance in resonances))
-    if at_stake < MATTERS:
+    if at_stake < limit(jitter_s):
         return Aliasing(flagged=False, relative_sd=relative_sd)
     worst = max(resonances, key=lambda resonance: resonance.error)
     return Aliasing(
@@ -120,6 +128,53 @@ def check(
         beats=worst.beats,
         text=_text(worst, at_stake, step_s, update_period_s),
     )
+
+
+def limit(jitter_s: float) -> float:
+    """The error (relative, two standard deviations) from which on energies can't be compared."""
+    return CURED if jitter_s > 0 else MATTERS
+
+
+def together(parts: Iterable[tuple[Aliasing, float]], whole: float) -> float:
+    """Error at stake of several windows, each with its share of ``whole`` (in seconds).
+
+    Every window begins at a phase of its own, so their errors add in quadrature.
+    """
+    return math.hypot(*(part.at_stake * weight for part, weight in parts)) / whole
+
+
+def cure_s(
+    step_s: float, window_s: float, update_period_s: float, look_s: float, *, windows: float = 1.0
+) -> float | None:
+    """The smallest jitter tried that brings ``windows`` windows of such steps under :data:`CURED`, ``None`` if none.
+
+    ``step_s`` is without jitter, ``window_s`` with as many steps as now: delays make it longer.
+    """
+    steps = window_s / step_s
+    for share in _JITTERS:
+        jitter_s = share * step_s
+        mean_s = step_s + jitter_s / 2
+        found = check(mean_s, steps * mean_s, update_period_s, look_s, jitter_s=jitter_s)
+        if found.at_stake / math.sqrt(windows) < CURED:
+            return jitter_s
+    return None
+
+
+def sensor_of(info: MeterInfo) -> tuple[float, float] | None:
+    """Period and look in seconds of the meter's power sensor; ``None`` if it looks all the time, as RAPL does.
+
+    The period that calibration saw of a power channel goes before the one that the meter assumes.
+    """
+    if info.update_period_s is None or info.look_s is None:
+        return None
+    seen = [
+        line.period_s
+        for line in (info.calibration.channels if info.calibration is not None else ())
+        if line.period_s is not None
+        and any(c.name == line.channel and c.quantity is Quantity.POWER_W for c in info.channels)
+    ]
+    period_s = max(seen, default=info.update_period_s)
+    return (period_s, info.look_s) if info.look_s < period_s else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from harness.meter.aliasing import Aliasing
 from harness.meter.base import Energy, MeterInfo, Sample
 from harness.meter.energy import combine, energy_of, scale, windows_energy
 from harness.meter.validity import cautions_about, conditions_of, reasons_against
@@ -24,6 +25,7 @@ from harness.record.record import (
     Status,
     WindowEnergy,
 )
+from harness.record.resonance import checks_of, resonance_of
 from harness.run.events import (
     CHARGED,
     Activity,
@@ -71,7 +73,9 @@ def assemble(
     started = _first(events, Started)
     counted = _first(events, Counted)
     finished = _first(events, Finished)
-    windows = _windows(events, info, samples, started)
+    said = [event for event in events if isinstance(event, Window)]
+    aliasing = checks_of(attempt.spec, info, said) if info is not None else []
+    windows = _windows(said, aliasing, info, samples, started)
     charged = [window for window in windows if window.charged]
     energy = _headline(attempt, charged, info, samples)
     status, reason = attempt.status, attempt.reason
@@ -81,9 +85,12 @@ def assemble(
     if measured and status is Status.OK and attempt.meter_problem:
         status, reason = Status.INVALID, attempt.meter_problem
     if info is not None and started is not None:
-        spans = [(e.start_ns, e.end_ns) for e in events if isinstance(e, Window) and e.kind in CHARGED]
-        conditions = conditions_of(info, samples)
+        spans = [(window.start_ns, window.end_ns) for window in said if window.kind in CHARGED]
+        conditions = conditions_of(info, samples, spans)
         warnings += cautions_about(info, samples, spans)
+        if resonance := resonance_of(attempt.spec, info, said, aliasing):
+            conditions["aliasing"] = resonance
+            warnings.append(f"{resonance['text']}; {resonance['cure']}")
         against = reasons_against(info, samples, spans)
         if status is Status.OK and against:
             status, reason = Status.INVALID, "; ".join(against)
@@ -147,12 +154,20 @@ def _first(events: Sequence[Event], kind: type[E]) -> E | None:
 
 
 def _windows(
-    events: Sequence[Event], info: MeterInfo | None, samples: Sequence[Sample], started: Started | None
+    said: Sequence[Window],
+    aliasing: Sequence[Aliasing | None],
+    info: MeterInfo | None,
+    samples: Sequence[Sample],
+    started: Started | None,
 ) -> list[WindowEnergy]:
-    said = [event for event in events if isinstance(event, Window)]
     if info is None or started is None or not said:
         return []
-    energies = windows_energy(info, samples, [(window.start_ns, window.end_ns) for window in said])
+    energies = windows_energy(
+        info,
+        samples,
+        [(window.start_ns, window.end_ns) for window in said],
+        aliasing=[None if found is None else found.relative_sd for found in aliasing],
+    )
     return [
         WindowEnergy(
             kind=window.kind,

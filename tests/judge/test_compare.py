@@ -168,7 +168,9 @@ def test_gate_aa_is_silent_where_there_is_no_difference():
 @pytest.mark.parametrize(
     ("conditions", "says"),
     [
-        ({"throttle_ns": {"thermal": 5e12}}, "throttling differs: throttle_ns.thermal"),
+        ({"throttled_s": 5e3}, "throttling differs: throttled_s 0 in dense, 5000 in sat"),
+        ({"throttle": {"thermal_ns": 0.0}}, "throttle.thermal_ns was read in sat, not in dense"),
+        ({}, "throttling can't be compared: throttled_s was read in dense, not in sat"),
         ({"power_limit_w": 500.0}, "power limit differs"),
         ({"foreign_processes": 2}, "2 foreign processes"),
     ],
@@ -182,6 +184,27 @@ def test_gate_throttling_alike_in_both_arms_passes():
     found = records(("1M",), (0, 1), {"sat": Planted(0.0, flops=0.0)}, basis=Basis.MEASURED, noise=0)
     found = [r.model_copy(update={"conditions": {"throttle_ns": {"thermal": 0.2e9 * r.seconds}}}) for r in found]
     assert compared(found)["sat", "1M"].invalid == ""
+
+
+@pytest.mark.parametrize("arm", ["dense", "sat"])
+def test_gate_steps_that_alias_with_the_sensor(arm):
+    found = records(("1M",), (0, 1), SAT, basis=Basis.MEASURED)
+    told = {"error": 0.3, "limit": 0.01, "step_s": 0.1, "sensor_period_s": 0.1, "jitter_s": 0.0, "cure": "add jitter"}
+    aliased = [
+        r.model_copy(update={"conditions": r.conditions | {"aliasing": told}}) if r.spec.arm == arm else r
+        for r in found
+    ]
+    c = compared(aliased)["sat", "1M"]
+    assert c.invalid_scope == "energy"
+    assert (
+        f"seed 0: {arm}: steps of 100 ms alias with a power sensor that is read every 100 ms, its energy may be off "
+        "by 30.0%; add jitter"
+    ) in c.invalid
+    cured = [
+        r.model_copy(update={"conditions": r.conditions | {"aliasing": told | {"error": 0.02, "limit": 0.04}}})
+        for r in found
+    ]
+    assert compared(cured)["sat", "1M"].invalid == ""
 
 
 def test_gate_coverage():
