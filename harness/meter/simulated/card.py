@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from harness.meter.simulated.load import Load
-from harness.meter.simulated.looks import SLACK, Looks, refreshed_s
+from harness.meter.simulated.looks import Looks, refreshed_s
 from harness.meter.simulated.scenario import Card, Fault, FaultKind, Part, Scope
 
 HEAT_WINDOW_S = 30.0
+ROUNDING = 1e-3
+"""Of a quantum: 300 W that floating point made 299.99999999 are 300 W."""
 CAUSES = {
     "power_cap": (FaultKind.POWER_CAP,),
     "thermal": (FaultKind.THROTTLE,),
@@ -157,4 +159,4 @@ class SimulatedCard:
 
 def _steps(value: float, quantum: float) -> float:
     """Whole quanta, downwards, as a register counts."""
-    return math.floor(value / quantum + SLACK) * quantum
+    return math.floor(value / quantum + ROUNDING) * quantum
