@@ -56,6 +56,9 @@ class _Field(NamedTuple):
     scoped: bool = False  # whether it exists for module and memory too
 
 
+_Resolved = tuple[int, int, _Field | int, Scope]  # number and scope as asked for, and what they are, or a code
+
+
 def _throttled(cause: str, since: tuple[int, ...] = ()) -> _Field:
     def read(card: SimulatedCard, at_s: float, _: Scope) -> Reading:
         return card.held("throttle", Reading(card.throttled_ns(at_s, cause), at_s), at_s, cause)
@@ -99,6 +102,7 @@ class SimulatedNvml(SimulatedBoard):
         self.cards = [SimulatedCard(card, load or scenario.load, scenario.idle) for card in scenario.cards]
         self._clock, self._sleep, self._own = clock, sleep, own
         self._started_ns = clock()
+        self._known: dict[tuple[int, tuple[tuple[int, int], ...]], list[_Resolved]] = {}
         self._answers: list[list[Fault]] = [
             [fault for fault in card.faults if fault.kind in _CODES or fault.kind in _LIES] for card in scenario.cards
         ]
@@ -125,16 +129,26 @@ class SimulatedNvml(SimulatedBoard):
         card, at_s = self._reach(handle)
         code, _, _ = self._faulty(handle, "fields", _UINT, 0, at_s)
         self._require(code == pynvml.NVML_SUCCESS, code)
-        wanted = [entry if isinstance(entry, tuple) else (entry, 0) for entry in ids]
+        wanted = tuple(entry if isinstance(entry, tuple) else (entry, 0) for entry in ids)
         step_s = sum(f.value or 0.0 for f in card.faults(FaultKind.CLOCK_STEP) if f.holds(at_s))
         as_refreshed = card.card.timestamps == "refresh"
+        spoilt = bool(self._answers[handle.index])
         values = (FieldValue * len(wanted))()
-        for value, (id_, scope) in zip(values, wanted, strict=True):
-            code, kind, number, refreshed_s = self._field(handle, card, id_, scope, at_s)
+        for value, (id_, scope, field, of) in zip(values, self._resolved(handle.index, wanted), strict=True):
             value.fieldId, value.scopeId = id_, scope
-            value.nvmlReturn, value.valueType = code, kind
+            if isinstance(field, int):
+                value.nvmlReturn, value.valueType, refreshed_s = field, _UINT, at_s
+            else:
+                number, refreshed_s = field.read(card, at_s, of)
+                kind, number = field.kind, round(number)
+                if spoilt:
+                    code, kind, number = self._faulty(handle, field.reading, kind, number, at_s)
+                    # Of a field that it does not know, a driver that is too old says this.
+                    unknown = code == pynvml.NVML_ERROR_FUNCTION_NOT_FOUND
+                    value.nvmlReturn = pynvml.NVML_ERROR_INVALID_ARGUMENT if unknown else code
+                value.valueType = kind
+                setattr(value.value, _ATTRIBUTES[kind], number)
             value.timestamp = round((EPOCH_S + (refreshed_s if as_refreshed else at_s) + step_s) * 1e6)
-            setattr(value.value, _ATTRIBUTES[kind], number)
         return values
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: Handle) -> int:  # noqa: N802
@@ -178,23 +192,24 @@ class SimulatedNvml(SimulatedBoard):
         """None: nobody draws on these cards."""
         return []
 
-    def _field(
-        self, handle: Handle, card: SimulatedCard, id_: int, scope: int, at_s: float
-    ) -> tuple[int, int, int, float]:
-        """Code, type, number and time of one field."""
-        field = _FIELDS.get(id_)
+    def _resolved(self, index: int, wanted: tuple[tuple[int, int], ...]) -> list[_Resolved]:
+        """What each field asked for is on a card, once for every list of fields."""
+        found = self._known.get((index, wanted))
+        if found is None:
+            found = [(id_, scope, *self._field(self.cards[index], id_, scope)) for id_, scope in wanted]
+            self._known[index, wanted] = found
+        return found
+
+    def _field(self, card: SimulatedCard, id_: int, scope: int) -> tuple[_Field | int, Scope]:
+        """The field, or the code that says why there is none."""
+        field, name = _FIELDS.get(id_), _SCOPES.get(scope)
         if field is None or self.driver < field.since:
-            return pynvml.NVML_ERROR_INVALID_ARGUMENT, _UINT, 0, at_s
-        name = _SCOPES.get(scope)
+            return pynvml.NVML_ERROR_INVALID_ARGUMENT, "gpu"
         if name is None or not card.has(name) or (scope and not field.scoped):
-            return pynvml.NVML_ERROR_NOT_SUPPORTED, _UINT, 0, at_s
+            return pynvml.NVML_ERROR_NOT_SUPPORTED, "gpu"
         if field.reading == "energy" and card.card.counter is None:
-            return pynvml.NVML_ERROR_NOT_SUPPORTED, _UINT, 0, at_s
-        reading = field.read(card, at_s, name)
-        code, kind, number = self._faulty(handle, field.reading, field.kind, round(reading.value), at_s)
-        if code == pynvml.NVML_ERROR_FUNCTION_NOT_FOUND:  # of a field, a driver that is too old says this
-            code = pynvml.NVML_ERROR_INVALID_ARGUMENT
-        return code, kind, number, reading.at_s
+            return pynvml.NVML_ERROR_NOT_SUPPORTED, "gpu"
+        return field, name
 
     def _faulty(self, handle: Handle, name: str, kind: int, number: int, at_s: float) -> tuple[int, int, int]:
         """Code, type and number of a reading after the faults that hold."""
