@@ -45,7 +45,10 @@ ResultsOption = Annotated[Path | None, typer.Option("--results", help="Result se
 Budget = Annotated[str | None, typer.Option(help="Stop before a run that would end later than this, e.g. 9m.")]
 MeterName = Annotated[
     str | None,
-    typer.Option(help="auto, nvml, rapl, modelled, simulated:SCENARIO or replay:FILE; the suite's by default."),
+    typer.Option(
+        help="auto, nvml, rapl, modelled, external:FILE or external:URL, simulated:SCENARIO or replay:FILE; "
+        "the suite's by default."
+    ),
 ]
 
 

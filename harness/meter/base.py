@@ -38,6 +38,7 @@ class Quantity(StrEnum):
     THROTTLE_NS = "throttle_ns"  # cumulative nanoseconds of a clock-event reason
     POWER_LIMIT_W = "power_limit_w"
     FOREIGN_PROCESSES = "foreign_processes"
+    CLOCK_LAG_S = "clock_lag_s"  # arrival of a reading minus its own time, of a source with a clock of its own
 
 
 class Channel(Frozen):
@@ -85,7 +86,7 @@ class MeterInfo(Frozen):
     assumptions: tuple[str, ...] = ()
     update_period_s: float | None = None  # of counter and sensor; the slower of the two
     look_s: float | None = None  # how long of each period the power sensor looks; None: not known
-    sample_hz: float | None = None
+    sample_hz: float | None = None  # reads a second; where readings come from elsewhere, how often they do
     calibration: Calibration | None = None  # observed; without one ``update_period_s`` is assumed
 
 
@@ -174,6 +175,10 @@ class Meter(ABC):
     def read(self) -> list[Sample]:
         """One sample of every channel. Never raises for a sensor's failure: the status says it."""
 
+    def read_last(self) -> list[Sample]:
+        """The last read of a run. An instrument whose readings come late waits for them here, 20 s at most."""
+        return self.read()
+
     def close(self) -> None:
         """Let go of the instrument."""
         return
@@ -187,5 +192,6 @@ METERS: Registry[type[Meter]] = Registry(
         "modelled": "harness.meter.modelled:ModelledCpuMeter",
         "replay": "harness.meter.replay:ReplayMeter",
         "simulated": "harness.meter.simulated.meter:SimulatedMeter",
+        "external": "harness.meter.external.meter:ExternalMeter",
     },
 )

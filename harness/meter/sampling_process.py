@@ -45,7 +45,9 @@ class Session:
         self._period_ns = round(NS / sample_hz)
         self.error = ""
         try:
-            info = meter.open(pid, device).model_copy(update={"sample_hz": sample_hz})
+            info = meter.open(pid, device)
+            if info.sample_hz is None:  # else readings come from elsewhere, at a rate of their own
+                info = info.model_copy(update={"sample_hz": sample_hz})
             self.info: MeterInfo = calibrated(info, calibration)
             self._writer = SamplesWriter(path, self.info)
         except BaseException:
@@ -60,12 +62,12 @@ class Session:
         """Time until the next sample is due; ``None`` once sampling has failed."""
         return None if self.error else max(0.0, (self._due_ns - time.monotonic_ns()) / NS)
 
-    def sample(self) -> None:
+    def sample(self, *, last: bool = False) -> None:
         """Take one round of samples. A failure of the meter itself ends the sampling and is kept."""
         if self.error:
             return
         try:
-            samples = self._meter.read()
+            samples = self._meter.read_last() if last else self._meter.read()
             self._writer.append(samples)
             self._tally.feed(samples)
         except Exception as error:
@@ -80,7 +82,7 @@ class Session:
 
     def finish(self) -> Message:
         """Last sample, end mark, and what the sampling cost since the meter was open."""
-        self.sample()
+        self.sample(last=True)
         try:
             self._writer.close()
         except OSError as error:
