@@ -1,0 +1,1 @@
+"""External meters: what another instrument or exporter says, read from a CSV file or a Prometheus endpoint."""
