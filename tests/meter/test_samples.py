@@ -105,7 +105,7 @@ def card(seconds: float = 10.0) -> tuple[MeterInfo, list[Sample]]:
     return meter, samples
 
 
-@pytest.mark.parametrize(("make", "bits"), [(modelled, 42), (card, 16)])
+@pytest.mark.parametrize(("make", "bits"), [(modelled, 40), (card, 11)])
 def test_bits_per_sample_are_what_the_docstring_states(tmp_path, make, bits):
     meter, samples = make(60.0)
     path = tmp_path / "s"
@@ -213,6 +213,41 @@ def test_it_is_text_to_zcat(tmp_path):
         ["zcat"], stdin=path.open("rb"), capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert lines[1:] == ["1000000 1500@2000000 2:d", "end 2"]
+
+
+def test_a_timestamp_shared_with_the_neighbour_is_written_once(tmp_path):
+    path = tmp_path / "s"
+    samples = [
+        Sample(0, NS, ReadStatus.OK, 1.5, 2 * NS),
+        Sample(1, NS, ReadStatus.OK, 2.0, 2 * NS),
+        Sample(2, NS, ReadStatus.OK, 3.0, 2 * NS + 1000),
+        Sample(0, 2 * NS, ReadStatus.OK, 1.5, 3 * NS),
+        Sample(1, 2 * NS, ReadStatus.OK, 2.0),
+    ]
+    write(path, METER, samples)
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    assert lines[1:] == ["1000000 1500@2000000 2000@ 3@2000001", "1000000 0@1000000 0", "end 5"]
+    assert list(read(path).samples) == samples
+
+
+def test_files_of_version_1_are_still_read(tmp_path):
+    path = tmp_path / "s"
+    write(path, METER, [])
+    header = gzip.decompress(path.read_bytes()).decode().splitlines()[0].replace('"version":2', '"version":1')
+    lines = [header, "1000000 1500@2000000 2000@2000000 2:d", "50000 -500@50000 0@50010", "end 5"]
+    path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
+    back = read(path)
+    assert back.torn == ""
+    assert [sample.value for sample in back.samples] == [1.5, 2.0, None, 1.0, 2.0]
+    assert [sample.sensor_ns for sample in back.samples] == [2 * NS, 2 * NS, None, 2_050_000_000, 2_050_010_000]
+
+
+def test_a_shared_timestamp_without_a_neighbour_is_damage(tmp_path):
+    path = tmp_path / "s"
+    write(path, METER, [Sample(0, NS, ReadStatus.OK, 1.5, 2 * NS)])
+    text = gzip.decompress(path.read_bytes()).decode()
+    path.write_bytes(gzip.compress(text.replace("1500@2000000", "1500@").encode()))
+    assert "line 2 can't be read" in read(path).torn
 
 
 def test_an_ok_sample_needs_a_value(tmp_path: Path):
