@@ -13,6 +13,8 @@ from typing import Any, Literal
 import psutil
 
 from harness.meter.modelled import cpu_of, cpu_table, model_of
+from harness.meter.nvml_cards import text
+from harness.meter.visible import visible_cards
 from harness.record.fingerprint import cpu_name
 from harness.suite.units import gib
 from harness.types import Frozen
@@ -145,31 +147,22 @@ def _gpu(cores: int) -> Machine | None:
     except pynvml.NVMLError:
         return None
     try:
-        return _read_gpu(pynvml, _visible(), cores)
+        return _read_gpu(pynvml, cores)
     except pynvml.NVMLError:
         return None
     finally:
         pynvml.nvmlShutdown()
 
 
-def _visible() -> str | None:
-    """First entry of ``CUDA_VISIBLE_DEVICES``: an index, a UUID, "" for none; ``None`` if it is not set."""
-    value = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return None if value is None else value.split(",")[0].strip()
-
-
-def _read_gpu(nvml: Any, visible: str | None, cores: int) -> Machine | None:
-    if visible in ("", "-1", "NoDevFiles"):
+def _read_gpu(nvml: Any, cores: int) -> Machine | None:
+    handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    uuids = [text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+    visible = visible_cards(os.environ.get("CUDA_VISIBLE_DEVICES"), uuids)
+    if not visible:
         return None
-    if visible and visible.startswith(("GPU-", "MIG-")):
-        handle = nvml.nvmlDeviceGetHandleByUUID(visible)
-    else:
-        index = int(visible) if visible and visible.isdigit() else 0
-        if index >= nvml.nvmlDeviceGetCount():
-            return None
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    name = nvml.nvmlDeviceGetName(handle)
-    name = name.decode() if isinstance(name, bytes) else str(name)
+    uuid = visible[0]
+    handle = handles[uuids.index(uuid)] if uuid in uuids else nvml.nvmlDeviceGetHandleByUUID(uuid)
+    name = text(nvml.nvmlDeviceGetName(handle))
     try:
         watts, source = nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000, "the card's power limit"
     except nvml.NVMLError:
@@ -186,6 +179,25 @@ def _read_gpu(nvml: Any, visible: str | None, cores: int) -> Machine | None:
             f"speed: {GPU_UTILISATION:.0%} of a bf16 peak of {peak_flops(name) / 1e12:g} TFLOP/s and "
             f"{GPU_LAYER_STEP_S * 1e3:g} ms per layer and step, assumed",
             f"power: {source}",
+            *_order_notes(nvml, handles, uuid),
         ),
-        uuid=nvml.nvmlDeviceGetUUID(handle),
+        uuid=uuid,
     )
+
+
+def _order_notes(nvml: Any, handles: list[Any], uuid: str) -> list[str]:
+    """What to know where CUDA may count the cards differently from NVML, which counts by PCI bus.
+
+    CUDA's own order is the fastest card first, unless ``CUDA_DEVICE_ORDER`` is ``PCI_BUS_ID``. It makes a
+    difference only among unlike cards, and not to those that are named by UUID.
+    """
+    by_name = os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith(("GPU-", "MIG-"))
+    if by_name or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+        return []
+    if len({text(nvml.nvmlDeviceGetName(handle)) for handle in handles}) < 2:
+        return []
+    return [
+        f"card: {uuid} is the first by PCI bus; CUDA takes the fastest of these unlike cards first, and a run is "
+        "metered on the card that it says it uses. To choose: CUDA_VISIBLE_DEVICES with a UUID, or "
+        "CUDA_DEVICE_ORDER=PCI_BUS_ID"
+    ]

@@ -43,7 +43,7 @@ class FakeNvml(SimpleNamespace):
         return f"GPU-{handle}"
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:  # noqa: N802
-        return {"GPU-0": 0, "GPU-1": 1}[uuid]
+        return {"GPU-0": 0, "GPU-1": 1, "MIG-7": 1}[uuid]
 
     def nvmlDeviceGetName(self, handle: int) -> str | bytes:  # noqa: N802
         return self.names[handle]
@@ -60,6 +60,7 @@ class FakeNvml(SimpleNamespace):
 @pytest.fixture(autouse=True)
 def _no_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(broken=True))
 
 
@@ -86,12 +87,27 @@ def test_the_first_visible_card_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found.flops_per_second == machine.GPU_UTILISATION * 989e12
     assert found.description.startswith("NVIDIA H100 80GB HBM3, 80 GiB of GPU memory")
     assert detect("cpu").device == "cpu"
-    for visible, name in (("1,0", "NVIDIA L4"), ("GPU-1", "NVIDIA L4"), ("0", "NVIDIA H100 80GB HBM3")):
+    for visible, name in (
+        ("1,0", "NVIDIA L4"),
+        ("GPU-1", "NVIDIA L4"),
+        ("0", "NVIDIA H100 80GB HBM3"),
+        ("MIG-7", "NVIDIA L4"),
+    ):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert detect("auto").name == name
     for visible in ("", "-1", "7"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert detect("auto").device == "cpu"
+
+
+@pytest.mark.usefixtures("cards")
+def test_unlike_cards_in_cudas_own_order_are_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert any("fastest of these unlike cards" in source for source in detect("cuda").sources)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1")
+    assert not any("unlike" in source for source in detect("cuda").sources)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert not any("unlike" in source for source in detect("cuda").sources)
 
 
 @pytest.mark.usefixtures("cards")
