@@ -26,6 +26,8 @@ class Card:
     lost: bool = False
     failing: dict[str, int] = field(default_factory=dict)  # function -> code
     timestamp_us: int = 1_700_000_000_000_000
+    mig: bool = False  # its instances are called as the card, with MIG for GPU and a letter behind
+    facts: dict[str, Any] = field(default_factory=dict)  # function -> answer; without one it is not supported
 
     def all_fields(self) -> Card:
         self.fields = {
@@ -54,7 +56,16 @@ class FakeNvml:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("NVML"):
             return getattr(pynvml, name)
-        raise AttributeError(name)
+        if not hasattr(pynvml, name):
+            raise AttributeError(name)
+
+        def ask(card: Card, *arguments: Any) -> Any:
+            self._check(card, name)
+            if name not in card.facts:
+                raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+            return card.facts[name]
+
+        return ask
 
     def nvmlInit(self) -> None:  # noqa: N802
         if self.init:
@@ -77,7 +88,7 @@ class FakeNvml:
         for card in self.cards:
             if uuid == card.uuid:
                 return card
-            if uuid == card.uuid.replace("GPU", "MIG"):
+            if uuid.startswith(card.uuid.replace("GPU", "MIG")):
                 return SimpleNamespace(parent=card)
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
 
@@ -88,7 +99,11 @@ class FakeNvml:
         return card.uuid
 
     def nvmlDeviceGetName(self, card: Card) -> str:  # noqa: N802
+        self._check(card, "nvmlDeviceGetName")
         return card.name
+
+    def nvmlDeviceGetMigMode(self, card: Card) -> list[int]:  # noqa: N802
+        return [int(card.mig), int(card.mig)]
 
     def nvmlDeviceGetFieldValues(self, card: Card, ids: list[tuple[int, int]]) -> list[Any]:  # noqa: N802
         self._check(card, "nvmlDeviceGetFieldValues")

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import math
 import os
 import struct
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pynvml
 import pytest
 from fake_pynvml import UINT, ULL, Card, FakeNvml
 from hypothesis import given
 from hypothesis import strategies as st
+from stub_nvml import build
 
 from harness.meter import foreign
 from harness.meter import nvml_fields as fields
@@ -177,6 +181,158 @@ def test_the_counter_of_a_gh200_is_named_the_modules():
     assert scopes["gpu0/power"] == "gpu"
     assert scopes_of(info)[0] == "module"
     assert any("whole module" in note for note in info.assumptions)
+
+
+def test_a_board_is_read_once_for_all_its_instances():
+    instance = A.replace("GPU", "MIG")
+    meter, info = opened(FakeNvml(Card(A, mig=True).all_fields(), Card(B).all_fields()), f"{instance}a,{instance}b,{B}")
+    devices = {channel.device for channel in info.channels}
+    assert devices == {f"{instance}a", B}
+    assert any(f"{instance}b is on the same board as {instance}a" in note for note in info.assumptions)
+    assert len([sample for sample in meter.read() if "energy" in info.channels[sample.channel].name]) == 2
+
+
+def test_torch_gives_an_instance_without_its_kind():
+    instance = A.replace("GPU", "MIG") + "a"
+    for name in (instance.removeprefix("MIG-"), instance.replace("MIG", "GPU")):
+        _, info = opened(FakeNvml(Card(A, mig=True).all_fields()), name)
+        assert {channel.device for channel in info.channels} == {instance}
+        assert scopes_of(info) == ["board"]
+
+
+@pytest.mark.parametrize(
+    ("card", "scope", "says"),
+    [
+        (Card(A, mig=True), "board", "cut into MIG instances"),
+        (Card(A, virtualization=2), "vgpu", "is a virtual GPU"),
+        (Card(A, virtualization=3), "board", "shared out to virtual machines"),
+        (Card(A, virtualization=1), "gpu", ""),  # passed through whole
+    ],
+)
+def test_what_a_shared_card_covers_is_named(card, scope, says):
+    _, info = opened(FakeNvml(card.all_fields()))
+    assert scopes_of(info) == [scope]
+    assert any(says in note for note in info.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("failing", "says"),
+    [
+        (pynvml.NVML_ERROR_GPU_IS_LOST, "lost or needs a reset"),
+        (pynvml.NVML_ERROR_NO_PERMISSION, "this user may not read them"),
+        (pynvml.NVML_ERROR_NOT_SUPPORTED, "a virtual GPU or an old card"),
+    ],
+)
+def test_a_card_that_gives_nothing_is_refused_with_the_reason(failing, says):
+    calls = ["nvmlDeviceGetFieldValues", "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage"]
+    with pytest.raises(UserError, match=says):
+        opened(FakeNvml(Card(A, failing=dict.fromkeys(calls, failing))))
+
+
+def test_a_card_that_is_lost_before_it_is_opened_is_a_users_error():
+    with pytest.raises(UserError, match="NVML can't reach the card GPU-aaaaaaaa-0000: GPU is lost"):
+        opened(FakeNvml(Card(A, lost=True)))
+
+
+def test_identity_and_modes_are_recorded_or_said_to_be_not_readable():
+    facts = {
+        "nvmlDeviceGetBoardPartNumber": "900-21010-0000-000",
+        "nvmlDeviceGetPciInfo": SimpleNamespace(busId=b"00000000:17:00.0"),
+        "nvmlDeviceGetVbiosVersion": "96.00.5E.00.01",
+        "nvmlDeviceGetEccMode": [1, 0],
+        "nvmlDeviceGetPersistenceMode": 0,
+        "nvmlDeviceGetPowerManagementDefaultLimit": 700_000,
+        "nvmlDeviceGetMaxClockInfo": 1980,
+    }
+    _, info = opened(FakeNvml(Card(A, facts=facts).all_fields()))
+    assert (
+        f"{A}: part 900-21010-0000-000, PCI 00000000:17:00.0, VBIOS 96.00.5E.00.01, ECC on, MIG off, "
+        "persistence mode off, power limit 350 W, by default 700 W, application clocks not readable, "
+        "highest clocks 1980 MHz and memory 1980 MHz"
+    ) in info.assumptions
+
+
+@pytest.mark.parametrize(
+    ("name", "period_s", "look_s", "says"),
+    [
+        ("NVIDIA H100 PCIe", 0.1, 0.0226, "SC24"),
+        ("NVIDIA A100 80GB PCIe", 0.1, 0.0243, "SC24"),
+        ("NVIDIA A100-SXM4-80GB", 0.1, 0.0243, "SC24"),
+        ("NVIDIA A100-PCIE-40GB", 0.1, 0.0187, "SC24"),
+        ("Tesla V100-SXM2-16GB", 0.02, 0.0106, "SC24"),
+        ("NVIDIA H100 80GB HBM3", 0.1, 0.025, "nobody has published"),
+        ("NVIDIA GeForce RTX 4090", 0.1, 0.025, "nobody has published"),
+    ],
+)
+def test_how_long_the_sensor_looks_is_published_or_said_to_be_taken(name, period_s, look_s, says):
+    _, info = opened(FakeNvml(Card(A, name).all_fields()))
+    assert (info.update_period_s, info.look_s) == (period_s, look_s)
+    assert any(says in note for note in info.assumptions)
+
+
+def test_unlike_cards_share_no_published_figure():
+    fake = FakeNvml(Card(A, "Tesla V100-SXM2-16GB").all_fields(), Card(B, "NVIDIA H100 PCIe").all_fields())
+    _, info = opened(fake, None)
+    assert (info.update_period_s, info.look_s) == (0.1, 0.025)
+
+
+REAL = """
+import json, sys
+import pynvml
+from harness.meter import nvml_fields as fields
+from harness.meter.nvml import NvmlMeter
+
+meter = NvmlMeter()
+info = meter.open(None, sys.argv[1] if len(sys.argv) > 1 else None)
+read = {info.channels[s.channel].name: [s.status, s.value, s.sensor_ns] for s in meter.read()}
+handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+wanted = [fields.Wanted(f, s, i, 1.0) for i, (f, s) in enumerate([(83, 0), (185, 0), (186, 0), (186, 1), (9999, 0)])]
+direct = fields.Fields(pynvml, handle, wanted)
+public = fields.Fields(type("Hidden", (), {"__getattr__": lambda _, name: getattr(pynvml, name)})(), handle, wanted)
+ways = []
+for one in (direct, public):
+    for _ in range(3):
+        ways.append([[s.channel, s.status] for s in one.read(0)])
+print(json.dumps({"read": read, "ways": ways, "notes": info.assumptions}))
+"""
+
+
+def real(tmp_path, *without: str, cards: int = 1) -> dict:
+    """What the meter reads by the real ``pynvml`` from a library that stands in for NVIDIA's."""
+    environment = os.environ | build(tmp_path, *without) | {"STUB_NVML_CARDS": str(cards)}
+    done = subprocess.run([sys.executable, "-c", REAL], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_real_pynvml_is_called_directly_and_by_its_own_function_alike(tmp_path):
+    told = real(tmp_path, cards=2)
+    assert {"gpu0/energy", "gpu0/power", "gpu1/energy", "gpu1/throttle_power_brake"} <= told["read"].keys()
+    status, watts, stamp = told["read"]["gpu1/power"]
+    assert status == "ok"
+    assert 300 <= watts < 400
+    assert abs(stamp - time.time_ns()) < 60e9
+    expected = [[0, "ok"], [1, "ok"], [2, "ok"], [3, "unsupported"], [4, "unsupported"]]
+    assert all(way == expected for way in told["ways"])
+
+
+def test_a_driver_without_field_values_is_read_by_the_older_calls(tmp_path):
+    told = real(tmp_path, "OLD")
+    assert told["read"]["gpu0/energy"][0] == "ok"
+    assert told["read"]["gpu0/power_mean"] == ["ok", 350.0, None]
+    assert "gpu0/power" not in told["read"]
+
+
+def test_a_card_before_volta_has_mean_power_alone(tmp_path):
+    told = real(tmp_path, "OLD", "VOLTA")
+    assert "gpu0/energy" not in told["read"]
+    assert told["read"]["gpu0/power_mean"] == ["ok", 350.0, None]
+    assert any("nvmlDeviceGetPowerUsage stands in" in note for note in told["notes"])
+
+
+def test_a_field_that_the_driver_leaves_out_is_missing_not_zero_nor_stale(tmp_path):
+    told = real(tmp_path, "FORGETFUL")
+    assert told["read"]["gpu0/power_mean"] == ["missing", None, None]
 
 
 def test_a_mig_instance_reads_its_board_and_says_so():
