@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +20,8 @@ from harness.types import canonical_json
 
 if TYPE_CHECKING:
     from harness.audit.audit import Report
+    from harness.doctor.square_wave.experiment import Experiment
+    from harness.doctor.types import Examination
     from harness.judge.types import Judgement
     from harness.run.runner import MeterChoice, Outcome
     from harness.suite.plan import Plan
@@ -317,33 +321,29 @@ def _instruments(what: str) -> list[dict[str, Any]]:
     return [{"name": name, "title": load_scenario(path).title} for name, path in shipped().items()]
 
 
-def doctor() -> tuple[dict[str, Any], str]:
-    """This machine and its meters."""
-    from harness.meter.base import METERS
-    from harness.record import fingerprint
-    from harness.suite.machine import detect
+def doctor(meter: str) -> tuple[Examination, str]:
+    """This machine and its meters, and the screen that shows them."""
+    from harness.doctor.examine import examine
+    from harness.doctor.screen import screen
 
-    machine = detect("auto")
-    meters = {name: kind.available() for name, kind in METERS.items()}
-    try:
-        choice = choose_meter("auto", machine.device)
-        auto: dict[str, str | None] = {"meter": choice.name, "why": choice.why}
-    except UserError as error:  # the very thing that this verb is asked about
-        auto = {"meter": None, "why": str(error)}
-    document = {
-        "machine": machine.model_dump(mode="json"),
-        "packages": fingerprint.packages(),
-        "revision": fingerprint.code_revision(),
-        "meters": {name: reason or "available" for name, reason in meters.items()},
-        "auto": auto,
-    }
-    lines = [
-        f"machine   {machine.description}",
-        f"revision  {document['revision']}",
-        *(f"meter     {name}: {reason or 'available'}" for name, reason in meters.items()),
-        f"auto      {auto['meter'] or 'nothing can be measured'}. {auto['why']}",
-    ]
-    return document, "\n".join(lines)
+    found = examine(meter, choose_meter)
+    return found, screen(found, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+
+
+def square_wave(meter: str, output: Path | None) -> tuple[Experiment, str]:
+    """The experiment with its text; into ``output`` as JSON, its raw samples into a file beside it."""
+    from harness.doctor.square_wave.experiment import experiment
+    from harness.doctor.square_wave.show import text
+
+    if output is not None and output.exists():
+        raise UserError(f"{output}: exists already; an experiment is never overwritten, choose another -o")
+    samples = output.with_suffix(".samples") if output is not None else None
+    if samples is not None:
+        samples.parent.mkdir(parents=True, exist_ok=True)
+    found = experiment(meter, samples, lambda line: print(line, file=sys.stderr))
+    if output is not None:
+        write_text(output, json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
+    return found, text(found)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -242,16 +242,37 @@ def audit(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    meter: Annotated[
+        str, typer.Option(help="auto, or a meter to ask about, e.g. nvml or simulated:h100 (what it would look like).")
+    ] = "auto",
+    square_wave: Annotated[
+        bool,
+        typer.Option("--square-wave", help="Experiment: does the card's counter share the sensor's window? 2 minutes."),
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", help="With --square-wave: the document here, raw samples beside it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """What can be measured on this machine, how well, and what to change to measure more."""
     from harness import app as steps
 
-    document, text = steps.doctor()
+    if output is not None and not square_wave:
+        raise UserError("-o goes with --square-wave")
+    if square_wave:
+        experiment, text = steps.square_wave(meter, output)
+        if as_json:
+            _print_json(experiment.model_dump(mode="json"))
+        else:
+            print(text)
+        return
+    found, text = steps.doctor(meter)
     if as_json:
-        _print_json(document)
+        _print_json(found.model_dump(mode="json"))
     else:
         print(text)
-    raise typer.Exit(INFRASTRUCTURE if document["auto"]["meter"] is None else 0)
+    raise typer.Exit(0 if found.measures else INFRASTRUCTURE)
 
 
 @app.command(context_settings={"allow_interspersed_args": False})

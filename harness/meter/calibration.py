@@ -22,7 +22,7 @@ from harness.meter.base import (
     ReadStatus,
     Sample,
 )
-from harness.meter.track import NS
+from harness.meter.refresh import NS
 
 REFRESHED = frozenset({Quantity.ENERGY_J, Quantity.POWER_W, Quantity.POWER_MEAN_W})
 MIN_UPDATES = 5

@@ -10,8 +10,8 @@ from statistics import median
 
 from harness.meter.base import Meter, MeterInfo, Quantity, Sample
 from harness.meter.clock import read_ns
+from harness.meter.refresh import NS
 from harness.meter.samples import SamplesWriter
-from harness.meter.track import NS
 
 POLL_S = 0.002
 FAST_POLL_S = 0.00025

@@ -117,7 +117,7 @@ class Sampler:
             CALIBRATION_TIMEOUT_S,
             meter=self._meter,
             options=self._options,
-            pid=os.getpid(),
+            pid=None,  # at rest: nothing is trained while it is polled
             device=device,
             path=str(path.absolute()),
         )
