@@ -423,6 +423,27 @@ def test_doctor_answers_where_nothing_can_be_measured(harness_: Harness, monkeyp
     assert harness_("doctor", "--json").document["auto"]["meter"] is None
 
 
+def test_square_wave_needs_a_card_and_names_the_simulated_one(
+    harness_: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.meter.nvml.NvmlMeter.available", classmethod(lambda *_: "no driver"))
+    answer = harness_("doctor", "--square-wave")
+    assert answer.code == 2
+    assert "--meter simulated:h100" in answer.err
+    assert harness_("doctor", "-o", "x.json").code == 2
+
+
+def test_square_wave_on_a_simulated_card(harness_: Harness, tmp_path: Path) -> None:
+    kept = tmp_path / "wave.json"
+    answer = harness_("doctor", "--square-wave", "--meter", "simulated:h100", "-o", kept, "--json")
+    assert answer.code == 0
+    assert answer.document["findings"]["answer"] == "shares the sensor's window"
+    assert answer.document["basis"] == "simulated"
+    assert json.loads(kept.read_text(encoding="utf-8")) == answer.document
+    assert (tmp_path / "wave.samples").is_file()
+    assert "never overwritten" in harness_("doctor", "--square-wave", "--meter", "simulated:h100", "-o", kept).err
+
+
 @pytest.mark.parametrize("what", [item.value for item in cli.Listing])
 def test_ls(harness_: Harness, what: str) -> None:
     rows = harness_("ls", what, "--json").document
