@@ -38,6 +38,8 @@ class Quantity(StrEnum):
     THROTTLE_NS = "throttle_ns"  # cumulative nanoseconds of a clock-event reason
     POWER_LIMIT_W = "power_limit_w"
     FOREIGN_PROCESSES = "foreign_processes"
+    BUSY_CPU_S = "busy_cpu_s"  # cumulative CPU seconds of everything on the machine
+    FOREIGN_CPU_S = "foreign_cpu_s"  # the same without the run's process tree and the sampler
     CLOCK_LAG_S = "clock_lag_s"  # arrival of a reading minus its own time, of a source with a clock of its own
 
 
@@ -104,10 +106,14 @@ class Sample(NamedTuple):
     sensor_ns: int | None = None
 
 
+COVERAGE_FACTOR = 2.0
+"""Of an expanded uncertainty, for about 95 % (JCGM 100:2008 "GUM", 6.3.3)."""
+
+
 class Energy(Frozen):
     """An amount of energy, or the statement that it is not known.
 
-    ``uncertainty_j`` is one standard deviation, type B parts in quadrature; ``dominating`` names the
+    ``uncertainty_j`` is one standard deviation, its parts in quadrature (``budget.py``); ``dominating`` names the
     largest part. ``coverage`` is the share of the window that was really observed.
     ``disagreement`` is (second channel - first) / first where two channels exist. ``parts`` is the
     uncertainty budget: one standard deviation of each part in joules, by name. ``seconds`` is the length
@@ -131,6 +137,18 @@ class Energy(Frozen):
     def known(self) -> bool:
         """Whether there is a number."""
         return self.joules is not None
+
+    @property
+    def expanded_j(self) -> float | None:
+        """Half the width of the 95 % interval: twice the standard uncertainty (JCGM 100:2008, 6.3.3)."""
+        return None if self.uncertainty_j is None else COVERAGE_FACTOR * self.uncertainty_j
+
+    @property
+    def interval_j(self) -> tuple[float, float] | None:
+        """The 95 % interval; energy is never negative."""
+        if self.joules is None or self.expanded_j is None:
+            return None
+        return max(0.0, self.joules - self.expanded_j), self.joules + self.expanded_j
 
 
 class Meter(ABC):

@@ -4,18 +4,8 @@ Which number is the headline: of each device the cumulative counter if there is 
 instant power, else of mean power. Where a counter and instant power are both there, the integral is the
 second opinion. Devices are added up within one scope; scopes are never mixed.
 
-Uncertainty (``Energy.parts``, one standard deviation each, added in quadrature):
-
-* ``sensor gain`` (measured) or ``watts per core`` (modelled): the channel's relative error, common to all
-  windows of a run, so over windows and devices it adds linearly;
-* ``channel disagreement``: the truth taken as uniform between the two channels, ``difference / sqrt(3)``,
-  recomputed from the sums when windows are added;
-* ``edges``: interpolation, refresh period and quantum of a counter at the window's edges
-  (``Track.edge_sd_j``), independent from window to window: in quadrature;
-* ``sampling``: the spread of instant power around its mean over the square root of the number of sensor
-  updates, as an NVIDIA sensor looks only part of the time (25 of 100 ms on A100 and H100, Yang, Adamek and
-  Armour, SC24) and nothing public says that its counter does better: in quadrature;
-* ``unobserved``: what was filled in for time that nobody watched, in full.
+What is uncertain about it, part by part, is in ``budget.py``; when a value was refreshed in ``refresh.py``;
+which readings are not believed in ``frozen.py``.
 """
 
 from __future__ import annotations
@@ -25,21 +15,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.meter.base import Channel, Energy, MeterInfo, Quantity, Sample
-from harness.meter.track import NS, Span, Track, tracks_of
+from harness.meter.budget import (
+    ALIASING,
+    CLOCK,
+    CLOCK_RATE,
+    DISAGREEMENT,
+    EDGES,
+    GAIN,
+    MODEL,
+    QUANTUM,
+    SAMPLING,
+    UNOBSERVED,
+    add,
+    combined_j,
+)
+from harness.meter.track import COUNTERS, MEAN_POWER_WINDOW_S, NS, Span, Track, tracks_of
 from harness.types import Basis
 
 MIN_COVERAGE = 0.95
 """Below this share of a window observed, its run is invalid."""
 MIN_KNOWN = 0.5
 """Below this share of a window known there are no joules at all."""
-MEAN_POWER_WINDOW_S = 1.0
-"""Averaging window of ``nvmlDeviceGetPowerUsage`` on Ampere (but GA100) and newer."""
-
-GAIN, MODEL, DISAGREEMENT = "sensor gain", "watts per core", "channel disagreement"
-EDGES, SAMPLING, UNOBSERVED = "edges", "sampling", "unobserved"
-SYSTEMATIC = frozenset({GAIN, MODEL, UNOBSERVED})
-"""Parts that add linearly over windows; the others add in quadrature."""
-
 _PREFERENCE = (Quantity.ENERGY_J, Quantity.CPU_S, Quantity.POWER_W, Quantity.POWER_MEAN_W)
 _HOW = {
     Quantity.ENERGY_J: "energy counter",
@@ -53,10 +49,16 @@ _Line = tuple[Channel, Track]
 
 
 def energy_of(
-    info: MeterInfo, samples: Iterable[Sample], start_ns: int, end_ns: int, *, scope: str | None = None
+    info: MeterInfo,
+    samples: Iterable[Sample],
+    start_ns: int,
+    end_ns: int,
+    *,
+    scope: str | None = None,
+    aliasing: float | None = None,
 ) -> Energy:
     """Energy of one window; see :func:`windows_energy`."""
-    return windows_energy(info, samples, [(start_ns, end_ns)], scope=scope)[0]
+    return windows_energy(info, samples, [(start_ns, end_ns)], scope=scope, aliasing=aliasing)[0]
 
 
 def windows_energy(
@@ -65,19 +67,27 @@ def windows_energy(
     windows: Sequence[tuple[int, int]],
     *,
     scope: str | None = None,
+    aliasing: float | Sequence[float | None] | None = None,
 ) -> list[Energy]:
     """Energy of each ``(start_ns, end_ns)`` window, in order, in one pass over the samples.
+
+    ``aliasing`` is the relative standard deviation that the steps' meeting with the sensor adds
+    (``aliasing.check(...).relative_sd``), one for all windows or one for each; ``None``: there are no steps.
 
     ``scope`` defaults to that of the meter's first energy or power channel. A window under
     :data:`MIN_COVERAGE` still has joules if at least half of it is known: what is missing is taken at the
     mean power of the rest, ``coverage`` and ``reason`` say so, and the filled part is uncertain in full.
 
     Raises:
-        ValueError: a window that ends before it starts, an unknown scope, a sample of an unknown channel.
+        ValueError: a window that ends before it starts, an unknown scope, a sample of an unknown channel, an
+            ``aliasing`` that is negative or of another length than ``windows``.
     """
     for start_ns, end_ns in windows:
         if end_ns < start_ns:
             raise ValueError(f"window ends before it starts: {start_ns} to {end_ns}")
+    aliased = list(aliasing) if isinstance(aliasing, Sequence) else [aliasing] * len(windows)
+    if len(aliased) != len(windows) or any(sd is not None and not sd >= 0 for sd in aliased):
+        raise ValueError(f"aliasing must be a relative standard deviation, or one for each of {len(windows)} windows")
     scopes = scopes_of(info)
     if scope is not None and scope not in scopes:
         raise ValueError(f"no energy channel has scope {scope!r}; the meter has {scopes}")
@@ -93,7 +103,10 @@ def windows_energy(
         channel = info.channels[index]
         if channel.scope == chosen:
             devices.setdefault(channel.device, []).append((channel, track))
-    return [_sum_of_devices(info, chosen, devices, start, end) for start, end in windows]
+    return [
+        _sum_of_devices(info, chosen, devices, start, end, sd or 0.0)
+        for (start, end), sd in zip(windows, aliased, strict=True)
+    ]
 
 
 def scopes_of(info: MeterInfo) -> list[str]:
@@ -144,7 +157,7 @@ def combine(energies: Sequence[Energy]) -> Energy:
     joules = _sum_or_none([energy.joules for energy in energies])
     second = _sum_or_none([energy.second_joules for energy in energies])
     names = dict.fromkeys(name for energy in energies for name in energy.parts if name != DISAGREEMENT)
-    parts = {name: _add(name, [energy.parts.get(name, 0.0) for energy in energies]) for name in names}
+    parts = {name: add(name, [energy.parts.get(name, 0.0) for energy in energies]) for name in names}
     return _finish(
         joules=joules,
         second=second,
@@ -191,15 +204,17 @@ class _Device:
     reason: str
 
 
-def _sum_of_devices(info: MeterInfo, scope: str, devices: dict[str, list[_Line]], start_ns: int, end_ns: int) -> Energy:
-    found = {name: _device(info, lines, start_ns, end_ns) for name, lines in devices.items()}
+def _sum_of_devices(
+    info: MeterInfo, scope: str, devices: dict[str, list[_Line]], start_ns: int, end_ns: int, aliasing: float
+) -> Energy:
+    found = {name: _device(lines, start_ns, end_ns, aliasing) for name, lines in devices.items()}
     several = len(found) > 1
     reasons = [f"{name}: {d.reason}" if several else d.reason for name, d in found.items() if d.reason]
     names = dict.fromkeys(name for device in found.values() for name in device.parts)
     return _finish(
         joules=_sum_or_none([device.joules for device in found.values()]),
         second=_sum_or_none([device.second for device in found.values()]),
-        parts={name: _add(name, [d.parts.get(name, 0.0) for d in found.values()]) for name in names},
+        parts={name: add(name, [d.parts.get(name, 0.0) for d in found.values()]) for name in names},
         basis=info.basis,
         source=f"{info.source}, {'; '.join(dict.fromkeys(device.source for device in found.values()))}",
         scope=scope,
@@ -209,7 +224,7 @@ def _sum_of_devices(info: MeterInfo, scope: str, devices: dict[str, list[_Line]]
     )
 
 
-def _device(info: MeterInfo, lines: list[_Line], start_ns: int, end_ns: int) -> _Device:
+def _device(lines: list[_Line], start_ns: int, end_ns: int, aliasing: float) -> _Device:
     length_ns = end_ns - start_ns
     lines = sorted(lines, key=lambda line: _PREFERENCE.index(line[0].quantity))
     if length_ns == 0:
@@ -219,31 +234,52 @@ def _device(info: MeterInfo, lines: list[_Line], start_ns: int, end_ns: int) -> 
     well = [line for line in spans if line[2].observed_ns >= MIN_COVERAGE * length_ns]
     channel, track, span = well[0] if well else max(spans, key=lambda line: line[2].known_ns)
     coverage = span.observed_ns / length_ns
-    reasons = []
+    reasons = [
+        f"{other.name} stood still for {still_ns / NS:.3g} s, which can't be, and is not believed there"
+        for other, one in lines
+        if (still_ns := one.frozen_ns(start_ns, end_ns))
+    ]
     if channel is not spans[0][0]:
         reasons.append(f"{spans[0][0].name} was not readable, {channel.name} stands in")
     joules, filled, why = _whole(channel, span, length_ns)
     if why:
         reasons.append(why)
+    how = _how(channel) + (", placed by the driver's times of update" if track.stamped else "")
     if joules is None:
-        return _Device(None, None, coverage, {}, _how(channel), "; ".join(reasons))
+        return _Device(None, None, coverage, {}, how, "; ".join(reasons))
     second = None
     companion = next((line for line in spans if line[0].quantity is Quantity.POWER_W), None)
     if companion is not None and companion[0] is not channel:
         second = _whole(companion[0], companion[2], length_ns)[0]
-    parts = {MODEL if channel.basis is Basis.MODELLED else GAIN: joules * channel.gain_error}
-    if channel.quantity in {Quantity.ENERGY_J, Quantity.CPU_S}:
-        quantum_j = channel.quantum * (channel.scale if channel.quantity is Quantity.CPU_S else 1.0)
-        parts[EDGES] = track.edge_sd_j(start_ns, end_ns, info.update_period_s or 0.0, quantum_j)
-    elif channel.quantity is Quantity.POWER_MEAN_W:
-        parts[EDGES] = math.sqrt(2) * _spread_w(span) * MEAN_POWER_WINDOW_S
-    if companion is not None:
-        parts[SAMPLING] = _sampling_sd_j(info, companion[2])
-    elif channel.quantity is Quantity.POWER_MEAN_W:
-        parts[SAMPLING] = _sampling_sd_j(info, span)
+    parts = _parts(channel, track, companion[1] if companion else None, joules, start_ns, end_ns)
+    if aliasing and channel.quantity is not Quantity.CPU_S:
+        parts[ALIASING] = joules * aliasing
     if filled:
         parts[UNOBSERVED] = filled
-    return _Device(joules, second, coverage, parts, _how(channel), "; ".join(reasons))
+    return _Device(joules, second, coverage, parts, how, "; ".join(reasons))
+
+
+def _parts(
+    channel: Channel, track: Track, power: Track | None, joules: float, start_ns: int, end_ns: int
+) -> dict[str, float]:
+    """The budget of one device but for what was filled in, aliasing and the second channel; see ``budget.py``."""
+    parts = {MODEL if channel.basis is Basis.MODELLED else GAIN: joules * channel.gain_error}
+    an_edge_j = channel.quantum / math.sqrt(12)
+    if channel.quantity is Quantity.CPU_S:
+        parts[EDGES] = math.hypot(track.edge_sd_j(start_ns, end_ns), math.sqrt(2) * an_edge_j * channel.scale)
+    elif channel.quantity is Quantity.ENERGY_J:
+        parts[EDGES] = track.edge_sd_j(start_ns, end_ns)
+        parts[QUANTUM] = math.sqrt(2) * an_edge_j
+    elif channel.quantity is Quantity.POWER_MEAN_W:
+        window_ns = round(MEAN_POWER_WINDOW_S * NS)
+        ranges = [track.range_w(at_ns - window_ns, at_ns + window_ns) for at_ns in (start_ns, end_ns)]
+        parts[EDGES] = math.hypot(*ranges) * MEAN_POWER_WINDOW_S / math.sqrt(3)
+    looks = track if channel.quantity not in COUNTERS else power
+    if looks is not None:
+        parts[SAMPLING] = looks.look_sd_j(start_ns, end_ns)
+    if channel.quantity not in COUNTERS:
+        parts[CLOCK] = joules * CLOCK_RATE / math.sqrt(3)
+    return parts
 
 
 def _whole(channel: Channel, span: Span, length_ns: int) -> tuple[float | None, float, str]:
@@ -264,28 +300,9 @@ def _whole(channel: Channel, span: Span, length_ns: int) -> tuple[float | None, 
     return joules, joules - span.joules, why
 
 
-def _spread_w(span: Span) -> float:
-    seconds = span.known_ns / NS
-    if seconds == 0:
-        return 0.0
-    return math.sqrt(max(0.0, span.square / seconds - (span.joules / seconds) ** 2))
-
-
-def _sampling_sd_j(info: MeterInfo, span: Span) -> float:
-    """``seconds x spread / sqrt(updates)``: updates of the sensor or of the sampler, the fewer of the two."""
-    seconds = span.known_ns / NS
-    period_s = max(info.update_period_s or 0.0, 1.0 / info.sample_hz if info.sample_hz else 0.0)
-    updates = max(1.0, seconds / period_s) if period_s else 1.0
-    return seconds * _spread_w(span) / math.sqrt(updates)
-
-
 def _how(channel: Channel) -> str:
     text = _HOW[channel.quantity]
     return f"{text} x {channel.scale:.4g} W per core" if channel.quantity is Quantity.CPU_S else text
-
-
-def _add(name: str, values: Sequence[float]) -> float:
-    return math.fsum(values) if name in SYSTEMATIC else math.hypot(*values)
 
 
 def _sum_or_none(values: Sequence[float | None]) -> float | None:
@@ -317,7 +334,7 @@ def _finish(
         source=source,
         scope=scope,
         coverage=coverage,
-        uncertainty_j=None if joules is None else math.hypot(*parts.values()),
+        uncertainty_j=None if joules is None else combined_j(parts),
         dominating=max(parts, key=lambda name: parts[name]) if any(parts.values()) else "",
         disagreement=disagreement,
         second_joules=second,

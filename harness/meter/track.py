@@ -1,20 +1,31 @@
 """One channel's samples as cumulative energy over time: a piecewise linear function, built once.
 
-Between two good samples a counter's difference, or a power held from the first to the second
-(zero-order hold), is spread evenly, so a window's edge is an exact linear interpolation and windows that
-touch add up. What was not seen is marked, never filled in here.
+Its knots are the *updates* of the instrument, not our reads of it (``refresh.py`` places them), so that a
+window's edge is a linear interpolation between two values that were true at those times, and windows that
+touch add up exactly:
+
+* a counter's knots are the updates that brought a new value; what it rose by is spread evenly between them;
+* a power is held around its look: a look of length ``w`` at the end of every period ``S`` speaks best for the
+  times that are nearer to its middle than to that of another, so a new value counts from ``(S + w) / 2``
+  before its update on (zero-order hold, backward).
+
+Before the first update and after the last the nearest rate goes on, for the length of one interval at most.
+What was not seen is marked, never filled in here: *known* and *observed* time goes by the reads.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from operator import attrgetter
 from statistics import median
 
 from harness.meter.base import Channel, MeterInfo, Quantity, ReadStatus, Sample
+from harness.meter.frozen import frozen_reads
+from harness.meter.refresh import Refresh, observed_period_ns, refresh_of, stamps_are_updates, updates_of
 
 NS = 1_000_000_000
 GAP_PERIODS = 5.0
@@ -23,6 +34,8 @@ GAP_FLOOR_S = 0.25
 """... unless it is shorter than this: a scheduler's hiccup, not a hole."""
 MAX_PLAUSIBLE_W = 10_000.0
 """No device the harness knows draws this; a counter that says so (over at least a second) jumped."""
+MEAN_POWER_WINDOW_S = 1.0
+"""Averaging window of ``nvmlDeviceGetPowerUsage`` on Ampere (but GA100) and newer."""
 
 COUNTERS = frozenset({Quantity.ENERGY_J, Quantity.CPU_S})
 POWERS = frozenset({Quantity.POWER_W, Quantity.POWER_MEAN_W})
@@ -35,59 +48,89 @@ class Span:
     joules: float
     known_ns: int  # time whose energy is known
     observed_ns: int  # time that was really watched; at most ``known_ns``
-    square: float  # integral of power squared over the known part, W^2 s
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Track:
-    """Cumulative joules at the times of the good samples; interval ``i`` reaches from knot ``i`` to ``i + 1``.
+    """Cumulative joules at knots, and the good reads that they come from.
 
-    An interval is *known* if its energy is, and *observed* if it is also short enough that nothing can
-    have hidden in it. A counter bridges a long gap (known, not observed), a power does not.
+    The interval between two reads is *known* if its energy is, and *observed* if it is also short enough that
+    nothing can have hidden in it. A counter bridges a long gap (known, not observed), a power does not.
     """
 
-    times: list[int]
-    joules: list[float]
-    squares: list[float]
-    known: list[bool]
-    observed: list[bool]
-    known_before: list[int]  # known nanoseconds before each knot
-    observed_before: list[int]
+    times: list[int] = field(default_factory=list)  # of good reads
+    known_before: list[int] = field(default_factory=list)  # known nanoseconds before each read
+    observed_before: list[int] = field(default_factory=list)
+    knots: list[int] = field(default_factory=list)
+    joules: list[float] = field(default_factory=list)  # before each knot
+    slack: list[int] = field(default_factory=list)  # how far a knot may be misplaced in all, nanoseconds
+    guessed: set[int] = field(default_factory=set)  # knots that end an interval in which a rate just went on
+    turns: list[int] = field(default_factory=list)  # of a power: when it changed
+    rough: list[float] = field(default_factory=list)  # sum of squares of (change x refresh) / 2 up to each turn, J^2
+    period_ns: int = 0  # of the updates: what the meter says, or less where the data show it
+    stamped: bool = False  # the driver's timestamps placed the updates
     resets_ns: tuple[int, ...] = ()  # a counter fell or jumped in the interval that ends here
+    frozen: tuple[tuple[int, int], ...] = ()  # start and end of stretches in which the reading stood still
 
     def span(self, start_ns: int, end_ns: int) -> Span:
         """The part of ``[start_ns, end_ns]`` that lies between the first and the last good sample."""
-        first, last = self._at(start_ns), self._at(end_ns)
+        first, last = self._watched(start_ns), self._watched(end_ns)
         return Span(
-            joules=max(0.0, last.joules - first.joules),  # never negative by a rounding
-            known_ns=last.known_ns - first.known_ns,
-            observed_ns=last.observed_ns - first.observed_ns,
-            square=last.square - first.square,
+            joules=max(0.0, self._energy(end_ns) - self._energy(start_ns)),  # never negative by a rounding
+            known_ns=last[0] - first[0],
+            observed_ns=last[1] - first[1],
         )
 
-    def edge_sd_j(self, start_ns: int, end_ns: int, update_s: float, quantum_j: float) -> float:
+    def edge_sd_j(self, start_ns: int, end_ns: int) -> float:
         """Standard deviation in joules of a counter's difference, from where its window's edges fall.
 
-        Three parts for each edge. *Interpolation*: the share of an interval's energy that fell before the
-        edge has mean ``f``, the even share, and at most variance ``f (1 - f)``, reached if all of it fell in
-        one instant. *Update period*: the counter was last refreshed up to ``update_s`` ago, uniformly,
-        variance ``(power x update)^2 / 12``; its mean cancels between the edges. *Quantum*: variance
-        ``quantum^2 / 12``.
+        Two parts for each edge. *Interpolation*: the share of an interval's energy that fell before the edge
+        has mean ``f``, the even share, and at most variance ``f (1 - f)``, reached if all of it fell in one
+        instant; where a rate just went on, what it gave is uniform between nothing and twice as much,
+        variance ``energy^2 / 3``. *Place of the update*: uniform in its bracket, so misplaced by a quarter of it
+        in the mean; if all energy of the interval fell in one instant, variance
+        ``energy^2 x bracket / (4 x interval)`` at most.
         """
         left, right = self._interval(start_ns), self._interval(end_ns)
         variance = 0.0
         if left is not None and left == right:
-            share = (end_ns - start_ns) / (self.times[left + 1] - self.times[left])
-            variance += self._joules_of(left) ** 2 * share * (1 - share)
-        for at_ns, interval in ((start_ns, left), (end_ns, right)):
-            if interval is None or not self.known[interval]:
+            share = (end_ns - start_ns) / (self.knots[left + 1] - self.knots[left])
+            return math.hypot(self._joules_of(left) * math.sqrt(share * (1 - share)), 2**0.5 * self._misplaced_j(left))
+        for at_ns, i, inner in ((start_ns, left, 1), (end_ns, right, 0)):
+            if i is None:
                 continue
-            length_ns = self.times[interval + 1] - self.times[interval]
-            share, joules = (at_ns - self.times[interval]) / length_ns, self._joules_of(interval)
-            if left != right:
+            share, joules = (at_ns - self.knots[i]) / (self.knots[i + 1] - self.knots[i]), self._joules_of(i)
+            if i + 1 in self.guessed:
+                variance += (joules * abs(inner - share)) ** 2 / 3
+            else:
                 variance += joules**2 * share * (1 - share)
-            variance += ((joules / (length_ns / NS) * update_s) ** 2 + quantum_j**2) / 12
+            variance += self._misplaced_j(i) ** 2
         return math.sqrt(variance)
+
+    def look_sd_j(self, start_ns: int, end_ns: int) -> float:
+        """Standard deviation in joules of an integral of looks, from how unlike neighbouring looks are.
+
+        Mean square of successive differences (von Neumann, Kent, Bellinson and Hart 1941): half the square of
+        each change times the time for which it is not known when it came, one refresh. Slow phases of a load
+        count only where they change; changes one refresh outside the window count too.
+        """
+        if not self.turns:
+            return 0.0
+        first = bisect_left(self.turns, start_ns - self.period_ns)
+        last = bisect_right(self.turns, end_ns + self.period_ns)
+        before = self.rough[first - 1] if first else 0.0
+        return math.sqrt(max(0.0, (self.rough[last - 1] if last else 0.0) - before))
+
+    def range_w(self, start_ns: int, end_ns: int) -> float:
+        """Highest minus lowest power held in a stretch of time, in watts."""
+        first = max(0, bisect_right(self.knots, start_ns) - 1)
+        last = min(len(self.knots) - 1, bisect_left(self.knots, end_ns))
+        rates = [self._joules_of(i) / (self.knots[i + 1] - self.knots[i]) * NS for i in range(first, last)]
+        return max(rates) - min(rates) if rates else 0.0
+
+    def frozen_ns(self, start_ns: int, end_ns: int) -> int:
+        """How much of a window the reading stood still and was not believed."""
+        return sum(max(0, min(end, end_ns) - max(start, start_ns)) for start, end in self.frozen)
 
     def longest_gap_ns(self, start_ns: int, end_ns: int) -> int:
         """Longest stretch of the window without a good sample."""
@@ -95,36 +138,49 @@ class Track:
         marks = [start_ns, *self.times[first:last], end_ns]
         return max(b - a for a, b in pairwise(marks))
 
-    def _at(self, at_ns: int) -> Span:
-        if not self.times or at_ns <= self.times[0]:
-            return Span(0.0, 0, 0, 0.0)
-        i = min(bisect_right(self.times, at_ns) - 1, len(self.times) - 1)
-        joules, square, known, observed = (
-            self.joules[i],
-            self.squares[i],
-            self.known_before[i],
-            self.observed_before[i],
-        )
-        if i < len(self.times) - 1:
-            since = at_ns - self.times[i]
-            share = since / (self.times[i + 1] - self.times[i])
-            joules += self._joules_of(i) * share
-            square += (self.squares[i + 1] - self.squares[i]) * share
-            known += since if self.known[i] else 0
-            observed += since if self.observed[i] else 0
-        return Span(joules, known, observed, square)
+    def _watched(self, at_ns: int) -> tuple[int, int]:
+        """Known and observed nanoseconds before a time."""
+        times = self.times
+        if not times or at_ns <= times[0]:
+            return 0, 0
+        i = bisect_right(times, at_ns) - 1
+        known, observed = self.known_before[i], self.observed_before[i]
+        if i < len(times) - 1:
+            since = at_ns - times[i]
+            known += since if self.known_before[i + 1] > known else 0
+            observed += since if self.observed_before[i + 1] > observed else 0
+        return known, observed
+
+    def _energy(self, at_ns: int) -> float:
+        """Joules before a time."""
+        knots = self.knots
+        if not knots or at_ns <= knots[0]:
+            return 0.0
+        i = bisect_right(knots, at_ns) - 1
+        if i == len(knots) - 1:
+            return self.joules[i]
+        return self.joules[i] + self._joules_of(i) * ((at_ns - knots[i]) / (knots[i + 1] - knots[i]))
 
     def _interval(self, at_ns: int) -> int | None:
-        if len(self.times) < 2 or not self.times[0] <= at_ns <= self.times[-1]:
+        if len(self.knots) < 2 or not self.knots[0] <= at_ns <= self.knots[-1]:
             return None
-        return min(bisect_right(self.times, at_ns) - 1, len(self.times) - 2)
+        return min(bisect_right(self.knots, at_ns) - 1, len(self.knots) - 2)
 
     def _joules_of(self, interval: int) -> float:
         return self.joules[interval + 1] - self.joules[interval]
 
+    def _misplaced_j(self, interval: int) -> float:
+        """What a misplaced update makes of an edge in this interval."""
+        slack_ns = max(self.slack[interval], self.slack[interval + 1])
+        length_ns = self.knots[interval + 1] - self.knots[interval]
+        return self._joules_of(interval) * math.sqrt(slack_ns / (4 * length_ns))
+
 
 def tracks_of(info: MeterInfo, samples: Iterable[Sample]) -> dict[int, Track]:
     """Every energy-bearing channel's track, by channel index, in one pass over the samples.
+
+    Readings that stood still while another channel of the device shows that they can't have (``frozen.py``)
+    are left out as if they were missing; :attr:`Track.frozen` keeps when.
 
     Raises:
         ValueError: a sample of a channel that ``info`` does not have.
@@ -137,7 +193,17 @@ def tracks_of(info: MeterInfo, samples: Iterable[Sample]) -> dict[int, Track]:
             raise ValueError(f"sample of channel {sample.channel}, but the meter has {len(info.channels)}")
         if sample.channel in streams:
             streams[sample.channel].append(sample)
-    return {i: track_of(info.channels[i], stream, gap_ns(info, stream)) for i, stream in streams.items()}
+    for stream in streams.values():
+        stream.sort(key=attrgetter("at_ns"))
+    frozen = frozen_reads(info, streams)
+    tracks = {}
+    for i, stream in streams.items():
+        limit_ns = gap_ns(info, stream)
+        stuck = frozen.get(i, ())
+        believed = [s for s in stream if not any(start < s.at_ns <= end for start, end in stuck)] if stuck else stream
+        tracks[i] = track_of(info.channels[i], believed, limit_ns, refresh_of(info, info.channels[i]))
+        tracks[i].frozen = tuple(stuck)
+    return tracks
 
 
 def gap_ns(info: MeterInfo, stream: Sequence[Sample]) -> int:
@@ -146,61 +212,180 @@ def gap_ns(info: MeterInfo, stream: Sequence[Sample]) -> int:
     return round(max(GAP_PERIODS * period_s, GAP_FLOOR_S) * NS)
 
 
-def track_of(channel: Channel, stream: Sequence[Sample], limit_ns: int) -> Track:
-    """The track of one channel.
+def track_of(channel: Channel, stream: Sequence[Sample], limit_ns: int, refresh: Refresh) -> Track:
+    """The track of one channel; ``stream`` is in order of time.
 
     A sample that is lost breaks the line: nothing before it is joined with anything after it. A sample
     that is merely missing is bridged up to ``limit_ns``.
     """
-    times: list[int] = []
-    joules: list[float] = []
-    squares: list[float] = []
-    known: list[bool] = []
-    observed: list[bool] = []
-    known_before: list[int] = []
-    observed_before: list[int] = []
-    resets: list[int] = []
-    last: float | None = None
-    broken = False
-    for sample in sorted(stream, key=lambda s: s.at_ns):
-        if sample.status is ReadStatus.LOST:
-            broken = True
-        if sample.status is not ReadStatus.OK or sample.value is None or not 0 <= sample.value < math.inf:
-            continue
-        if last is None:
-            times, joules, squares = [sample.at_ns], [0.0], [0.0]
-            known_before, observed_before = [0], [0]
-        elif sample.at_ns > times[-1]:
-            length_ns = sample.at_ns - times[-1]
-            delta_j = _interval_joules(channel, last, sample.value, length_ns, limit_ns)
-            if delta_j is None and channel.quantity in COUNTERS:
-                resets.append(sample.at_ns)
-            if broken:
-                delta_j = None
-            is_known = delta_j is not None
-            is_observed = is_known and length_ns <= limit_ns
-            energy_j = delta_j or 0.0
-            known_before.append(known_before[-1] + (length_ns if is_known else 0))
-            observed_before.append(observed_before[-1] + (length_ns if is_observed else 0))
-            known.append(is_known)
-            observed.append(is_observed)
-            times.append(sample.at_ns)
-            joules.append(joules[-1] + energy_j)
-            squares.append(squares[-1] + energy_j**2 / (length_ns / NS))
-        else:
-            continue
-        last, broken = sample.value, False
-    return Track(times, joules, squares, known, observed, known_before, observed_before, tuple(resets))
+    track = Track(period_ns=refresh.period_ns)
+    reads = _Reads.of(channel, stream, limit_ns)
+    track.times, track.resets_ns = reads.at_ns, tuple(reads.resets_ns)
+    if channel.quantity in COUNTERS:
+        _lay_counter(track, reads, refresh)
+    else:
+        _lay_power(track, reads, refresh, mean=channel.quantity is Quantity.POWER_MEAN_W)
+    lengths = [b - a for a, b in pairwise(reads.at_ns)]
+    known = [0 if gain is None else length for gain, length in zip(reads.gains[1:], lengths, strict=True)]
+    track.known_before = [*accumulate(known, initial=0)]
+    track.observed_before = [*accumulate((n if n <= limit_ns else 0 for n in known), initial=0)]
+    return track
 
 
-def _interval_joules(channel: Channel, last: float, value: float, length_ns: int, limit_ns: int) -> float | None:
-    """Energy between two good samples, or ``None`` where nobody can say."""
-    seconds = length_ns / NS
-    if channel.quantity in POWERS:
-        return last * seconds if length_ns <= limit_ns else None
+@dataclass(slots=True)
+class _Reads:
+    """The good reads of a channel. ``gains[i]`` is the energy from read ``i - 1`` to ``i`` as a counter has it,
+    for a power 0; ``None`` where the two can't be joined."""
+
+    at_ns: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    stamps: list[int | None] = field(default_factory=list)
+    gains: list[float | None] = field(default_factory=list)
+    resets_ns: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, channel: Channel, stream: Sequence[Sample], limit_ns: int) -> _Reads:
+        reads = cls()
+        at, values, stamps, gains = reads.at_ns, reads.values, reads.stamps, reads.gains
+        is_power = channel.quantity in POWERS
+        broken = False
+        last_ns, last = -1, 0.0
+        for sample in stream:
+            value = sample.value
+            if sample.status is not ReadStatus.OK or value is None or not 0 <= value < math.inf:
+                broken = broken or sample.status is ReadStatus.LOST
+                continue
+            at_ns = sample.at_ns
+            gain: float | None = None
+            if at:
+                if at_ns <= last_ns:
+                    continue
+                if is_power:
+                    gain = 0.0 if at_ns - last_ns <= limit_ns else None
+                else:
+                    gain = _rise(channel, last, value, at_ns - last_ns, limit_ns)
+                    if gain is None:
+                        reads.resets_ns.append(at_ns)
+                if broken:
+                    gain = None
+            at.append(at_ns)
+            values.append(value)
+            stamps.append(sample.sensor_ns)
+            gains.append(gain)
+            last_ns, last, broken = at_ns, value, False
+        return reads
+
+    def pieces(self) -> list[tuple[int, int]]:
+        """First and last read of every unbroken piece."""
+        breaks = [i for i, gain in enumerate(self.gains) if gain is None]
+        return [(a, b - 1) for a, b in pairwise([*breaks, len(self.gains)])]
+
+    def update_stamps(self) -> list[int | None] | None:
+        """The driver's timestamps, if they are times of updates."""
+        return self.stamps if stamps_are_updates(self.values, self.stamps) else None
+
+
+def _lay_counter(track: Track, reads: _Reads, refresh: Refresh) -> None:
+    """Knots at the updates that brought a new value; at every read if it is refreshed faster than it is read."""
+    at_ns, gains = reads.at_ns, reads.gains
+    usual_ns = median([b - a for a, b in pairwise(at_ns)]) if len(at_ns) > 1 else 0
+    always = 2 * refresh.period_ns <= usual_ns
+    stamps = None if always else reads.update_stamps()
+    moved = [i for i, gain in enumerate(gains) if gain is not None and (always or gain > 0)]
+    track.stamped = stamps is not None
+    track.period_ns = observed_period_ns(at_ns, moved, refresh.period_ns)
+    times, slack = updates_of(at_ns, moved, stamps, track.period_ns)
+    done = 0
+    for first, last in reads.pieces():
+        mine, done = done, bisect_right(moved, last)
+        if mine < done:
+            updates = [(times[k], gains[moved[k]] or 0.0, slack[k]) for k in range(mine, done)]
+            _lay_piece(track, updates, at_ns[first], at_ns[last], always=always)
+            continue
+        _knot(track, at_ns[first], 0.0)
+        _knot(track, at_ns[last], 0.0)
+        if at_ns[last] - at_ns[first] < 2 * refresh.period_ns:  # too short to have seen an update
+            gains[first + 1 : last + 1] = [None] * (last - first)
+
+
+def _lay_piece(
+    track: Track, updates: Sequence[tuple[int, float, int]], start_ns: int, end_ns: int, *, always: bool
+) -> None:
+    """Knots of one unbroken piece of a counter, read from start to end. Updates: time, rise in joules, slack."""
+    first_ns, rise_j, slack_ns = updates[0]
+    # When the value of the first read came: one period before the next one, if that is possible.
+    back_ns = track.period_ns // 2 if always else min(track.period_ns, max(0, track.period_ns - (first_ns - start_ns)))
+    _knot(track, start_ns, 0.0)
+    _knot(track, first_ns, rise_j * (first_ns - start_ns) / (first_ns - start_ns + back_ns), slack_ns)
+    if back_ns:
+        track.guessed.add(len(track.knots) - 1)
+    length_ns = first_ns - start_ns + back_ns
+    if len(updates) > 1:
+        later = updates[1:]
+        track.knots += [at_ns for at_ns, _, _ in later]
+        track.slack += [slack_ns for _, _, slack_ns in later]
+        track.joules += [*accumulate((rise for _, rise, _ in later), initial=track.joules[-1])][1:]
+        length_ns, rise_j = updates[-1][0] - updates[-2][0], updates[-1][1]
+    last_ns = updates[-1][0]
+    goes_on_ns = min(end_ns - last_ns, length_ns)
+    if goes_on_ns > 0:
+        _knot(track, last_ns + goes_on_ns, rise_j * goes_on_ns / length_ns)
+        track.guessed.add(len(track.knots) - 1)
+    _knot(track, end_ns, 0.0)
+
+
+def _lay_power(track: Track, reads: _Reads, refresh: Refresh, *, mean: bool) -> None:
+    """Knots where another value counts, and how rough the looks are."""
+    at_ns, values, gains = reads.at_ns, reads.values, reads.gains
+    stamps = reads.update_stamps()
+    moved = [i for i in range(1, len(at_ns)) if values[i] != values[i - 1] and gains[i] is not None]
+    track.stamped = stamps is not None
+    track.period_ns = period_ns = observed_period_ns(at_ns, moved, refresh.period_ns)
+    # A mean speaks for the middle of its own window, if that is known; a look for its own middle.
+    back_ns = (refresh.averaging_ns if mean else period_ns + min(refresh.look_ns, period_ns)) // 2
+    # Of ten looks in a mean one leaves and one comes: its change is a tenth of theirs.
+    counts_s = (refresh.averaging_ns / NS or MEAN_POWER_WINDOW_S) if mean else 0.0
+    track.turns, _ = updates_of(at_ns, moved, stamps, None)
+    track.rough = list(
+        accumulate(
+            ((values[i] - values[i - 1]) * (counts_s or max(period_ns, at_ns[i] - at_ns[i - 1]) / NS)) ** 2 / 2
+            for i in moved
+        )
+    )
+    done = 0
+    for first, last in reads.pieces():
+        _knot(track, at_ns[first], 0.0)
+        knots, joules, watts = track.knots, track.joules, values[first]
+        since_ns, so_far_j = knots[-1], joules[-1]
+        mine, done = done, bisect_right(moved, last)
+        for k in range(mine, done):
+            until_ns = track.turns[k] - back_ns
+            if until_ns > since_ns:
+                so_far_j += watts * (until_ns - since_ns) / NS
+                knots.append(until_ns)
+                joules.append(so_far_j)
+                since_ns = until_ns
+            watts = values[moved[k]]
+        track.slack += [0] * (len(knots) - len(track.slack))
+        _knot(track, at_ns[last], watts * (at_ns[last] - since_ns) / NS)
+
+
+def _knot(track: Track, at_ns: int, rise_j: float, slack_ns: int = 0) -> None:
+    """A knot, if time has passed since the last one."""
+    if not track.knots:
+        track.knots, track.joules, track.slack = [at_ns], [0.0], [0]
+    elif at_ns > track.knots[-1]:
+        track.knots.append(at_ns)
+        track.joules.append(track.joules[-1] + rise_j)
+        track.slack.append(slack_ns)
+
+
+def _rise(channel: Channel, last: float, value: float, length_ns: int, limit_ns: int) -> float | None:
+    """Joules by which a counter rose between two good reads, or ``None`` where nobody can say."""
     delta = value - last
     if channel.quantity is Quantity.CPU_S:
         return delta * channel.scale if delta >= 0 else None
+    seconds = length_ns / NS
     if channel.wrap_at is not None:
         # In a long silence the counter may have gone round unseen, and nobody could tell.
         if length_ns > limit_ns and seconds * MAX_PLAUSIBLE_W >= channel.wrap_at:
