@@ -127,8 +127,8 @@ def _cautions(run: Run, info: MeterInfo, met: Aliasing | None) -> Iterable[str]:
     period_s, look_s, seconds = info.update_period_s, info.look_s, run.seconds or 0.0
     if period_s and seconds < SHORT * period_s:
         yield (
-            f"{seconds:.3g} s are only {seconds / period_s:.2g} refreshes of the meter ({period_s * 1e3:.3g} ms): "
-            "mostly edges; measure something longer, or repeat the work inside the command"
+            f"the window is shorter than {SHORT:g} refreshes of the meter ({period_s * 1e3:.3g} ms): mostly edges; "
+            "measure something longer, or repeat the work inside the command"
         )
     if met is not None and met.flagged:
         yield met.text

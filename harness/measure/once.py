@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -40,8 +41,8 @@ def run(
 ) -> Run:
     """Run it. The window is from just before the exec to the moment its end was seen.
 
-    The order: fork, meters, second opinions, exec; end, second opinions, meters, reap. So every meter has a
-    sample before the window and one after it, and the last finds the ended command's CPU time. ``started`` gets
+    The order: fork, meters, second opinions, exec; end, second opinions, meters, reap. So every meter has
+    samples before the window and after it, of which the last finds the ended command's CPU time. ``started`` gets
     the pid before the exec, ``watch`` the seconds so far, now and then.
 
     Raises:
@@ -56,7 +57,7 @@ def run(
     command = Command(task.argv, signals, task.streams)
     began = wall_clock()
     signals.ended_by = 0
-    error, start_ns, end_ns = "", None, None
+    error, start_ns, end_ns, margin_s = "", None, None, 0.0
     left: list[MeterRun] = []
     said: list[SecondOpinion] = []
     try:
@@ -64,6 +65,8 @@ def run(
         try:
             for meter in meters:
                 meter.start(task.key, command.pid, task.arm)
+            margin_s = max((meter.margin_s for meter in meters), default=0.0)
+            time.sleep(margin_s)
             for opinion in opinions:
                 opinion.start(devices)
             start_ns = read_ns()
@@ -74,6 +77,8 @@ def run(
         finally:
             for opinion in opinions:
                 said += opinion.stop()
+            if end_ns is not None:
+                time.sleep(margin_s)
             left = [meter.stop(task.idle.get(meter.plan.label)) for meter in meters]
         survivors = command.survivors()
         ended = command.reap()
@@ -108,12 +113,15 @@ def idle(key: str, seconds: float, meters: Sequence[Metering], signals: Signals)
         InterruptedBySignalError: a signal asks for an end.
     """
     watching = [meter for meter in meters if seconds > 0 and meter.begin_idle(key)]
+    margin_s = max((meter.margin_s for meter in watching), default=0.0)
+    time.sleep(margin_s)
     start_ns = read_ns()
     try:
         if watching:
             signals.pause(seconds)
     finally:
         end_ns = read_ns()
+        time.sleep(margin_s)
         seen = {meter.plan.label: meter.end_idle(start_ns, end_ns) for meter in watching}
     return {label: window for label, window in seen.items() if window is not None}
 

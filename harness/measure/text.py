@@ -17,6 +17,7 @@ from rich.text import Text
 from harness.judge.types import Estimate
 from harness.measure.document import is_sound
 from harness.measure.types import Document, Figure, Opined, PairRow, Plan, RunFigures, Saving
+from harness.meter.base import COVERAGE_FACTOR
 from harness.report.formats import fixed, percent, quantity, shown
 from harness.types import Basis
 
@@ -87,8 +88,8 @@ def _figure(figure: Figure, opinions: Sequence[Opined]) -> RenderableType:
             rows.append(
                 (
                     "net of idle",
-                    f"{quantity(net.joules, 'J', 4)} ± {quantity(2 * net.uncertainty_j, 'J')} (95 %), at rest "
-                    f"{quantity(net.idle_power_w, 'W')}, {energy.basis.value}",
+                    f"{quantity(net.joules, 'J', 4)} ± {quantity(COVERAGE_FACTOR * net.uncertainty_j, 'J')} (95 %), "
+                    f"at rest {quantity(net.idle_power_w, 'W')}, {energy.basis.value}",
                 )
             )
         else:
@@ -160,10 +161,11 @@ def _saving(saving: Saving) -> Iterable[RenderableType]:
     if saving.energy is None:
         rows: list[Row] = [("energy", Text("no pair counts, so there is no saving to tell", style="bold red"))]
     else:
+        of_a = " of A's energy"
         verb = "B saves" if saving.energy.value >= 0 else "B costs more:"
         word = Text(f", {saving.basis.value}", style=_STYLES.get(saving.basis, ""))
         rows = [
-            ("energy", Text(f"{verb} {_estimate(saving.energy)} of A's energy", style="bold") + word),
+            ("energy", Text(f"{verb} {_estimate(saving.energy, of_a)}", style="bold") + word),
             ("  time part", f"{_estimate(saving.time)}, measured"),
             ("  power part", Text(_estimate(saving.power)) + word),
             (
@@ -221,11 +223,11 @@ def _mark(basis: Basis) -> Text:
     return Text(basis.value.upper(), style=f"bold {_STYLES.get(basis, '')}".strip())
 
 
-def _estimate(estimate: Estimate | None) -> str:
+def _estimate(estimate: Estimate | None, of: str = "") -> str:
     if estimate is None:
         return "not known"
     told = shown(estimate)
-    return f"{told.value} {told.interval}{f', {told.n}' if told.n else ''}"
+    return f"{told.value}{of} {told.interval}{f', {told.n}' if told.n else ''}"
 
 
 def _ratio(estimate: Estimate) -> str:

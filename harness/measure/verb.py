@@ -24,7 +24,7 @@ from harness.measure.saving import counting_attempts, pairs_for
 from harness.measure.signals import InterruptedBySignalError, Signals
 from harness.measure.store import Folder
 from harness.measure.text import show
-from harness.measure.types import Document, Plan, Role
+from harness.measure.types import Document, MeterPlan, Plan, Role
 from harness.record import fingerprint
 from harness.record.ledger import write_atomically
 from harness.suite.units import parse_duration
@@ -75,22 +75,19 @@ def measure(options: Options) -> Answer:
     Raises:
         UserError: what was asked for makes no sense or can't be done here. No command was started then.
     """
-    plan = plan_of(options)
-    make_opinions(plan.opinions)  # a lacking one is told before anything starts
+    if not 0.5 <= options.sample_hz <= 1000:
+        raise UserError(f"--sample-hz must lie between 0.5 and 1000, not {options.sample_hz:g}")
+    used = plan_meters(options.meters, options.devices, os.environ)
     with _folder(options.results) as folder, folder.writing():
-        earlier = folder.plan()
-        if earlier is not None:
-            _refuse_other_seed(folder, earlier, options.seed)
-        if plan.kind == "once" and folder.runs():
-            raise UserError(f"{folder.root}: holds a measurement already; name an empty folder")
-        plan = folder.agree(plan)
-        folder.refuse_leftover()
         with ExitStack() as stack:
-            meters = [Metering(meter, plan.sample_hz, folder.samples) for meter in plan.meters]
+            # First the samplers' processes, which are to get signals as ever; then signals are held, before anything
+            # is imported that starts threads (numpy): a signal goes to any thread that does not hold it.
+            meters = [Metering(meter, options.sample_hz, folder.samples) for meter in used]
             for meter in meters:
                 stack.callback(meter.close)
-                meter.open()  # before signals are held: their process is to get them as ever
+                meter.open()
             signals = stack.enter_context(Signals())
+            plan = _agreed(options, plan_of(options, used), folder)
             stopped = _go(options, plan, folder, meters, signals)
         runs = folder.runs()
         if stopped and plan.kind == "once":
@@ -102,6 +99,19 @@ def measure(options: Options) -> Answer:
         return Answer(document, _exit_code(document, strict=options.strict))
 
 
+def _agreed(options: Options, plan: Plan, folder: Folder) -> Plan:
+    """The plan as it stands in the folder, once nothing speaks against starting."""
+    make_opinions(plan.opinions)  # a lacking one is told before anything starts
+    earlier = folder.plan()
+    if earlier is not None and options.seed is not None and options.seed != earlier.seed:
+        raise UserError(f"{folder.root}: its order was drawn by seed {earlier.seed}; leave --seed out to go on")
+    if plan.kind == "once" and folder.runs():
+        raise UserError(f"{folder.root}: holds a measurement already; name an empty folder")
+    plan = folder.agree(plan)
+    folder.refuse_leftover()
+    return plan
+
+
 def replayed(root: Path, *, strict: bool = False) -> tuple[Document, list[str], int]:
     """A kept measurement derived again from its raw samples; findings make the exit code 4."""
     document, findings = replay(Folder(root))
@@ -109,15 +119,13 @@ def replayed(root: Path, *, strict: bool = False) -> tuple[Document, list[str], 
     return document, findings, UNTRUSTED if findings or untrusted else 0
 
 
-def plan_of(options: Options) -> Plan:
+def plan_of(options: Options, meters: Sequence[MeterPlan]) -> Plan:
     """Everything that is fixed before the start.
 
     Raises:
         UserError: naming the option.
     """
     argv = {"a": _argv(options.command, options.shell, "the command")}
-    if not 0.5 <= options.sample_hz <= 1000:
-        raise UserError(f"--sample-hz must lie between 0.5 and 1000, not {options.sample_hz:g}")
     pairs, why, warmups, seed = 0, "", 0, 0
     if options.versus is not None:
         words = [options.versus] if options.shell else _split(options.versus)
@@ -133,7 +141,7 @@ def plan_of(options: Options) -> Plan:
         shell=options.shell,
         label=options.label,
         directory=os.getcwd(),
-        meters=plan_meters(options.meters, options.devices, os.environ),
+        meters=tuple(meters),
         machine=fingerprint.machine(),
         sample_hz=options.sample_hz,
         idle_s=_duration("--idle", options.idle) or 0.0,
@@ -246,11 +254,6 @@ def _folder(root: Path | None) -> Iterator[Folder]:
         return
     with tempfile.TemporaryDirectory(prefix="harness-measure-") as path:
         yield Folder(Path(path))
-
-
-def _refuse_other_seed(folder: Folder, kept: Plan, seed: int | None) -> None:
-    if seed is not None and seed != kept.seed:
-        raise UserError(f"{folder.root}: its order was drawn by seed {kept.seed}; leave --seed out to go on")
 
 
 def _argv(words: Sequence[str], shell: bool, where: str) -> tuple[str, ...]:
