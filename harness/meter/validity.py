@@ -18,12 +18,15 @@ from harness.meter.track import COUNTERS, NS, POWERS, tracks_of
 
 Windows = Sequence[tuple[int, int]]  # start_ns, end_ns
 POWER_CAP = "power_cap"
+MAX_FOREIGN_CPU_SHARE = 0.1
+"""Of the CPU time used on the machine, by others: above it a meter of whole packages does not tell of the run."""
 
 
 def reasons_against(info: MeterInfo, samples: Sequence[Sample], windows: Windows) -> list[str]:
     """Why the energy of these windows can't be trusted; empty if it can.
 
-    Coverage under 95 % of the windows together, foreign processes on the card, a power limit that changed, a
+    Coverage under 95 % of the windows together, foreign processes on the card, others on the CPU packages that
+    are metered, a power limit that changed, a
     counter that was reset, a device that was lost. Windows without length count for nothing.
     """
     windows = [(start, end) for start, end in windows if end > start]
@@ -32,6 +35,7 @@ def reasons_against(info: MeterInfo, samples: Sequence[Sample], windows: Windows
     return [
         *_coverage(info, samples, windows),
         *_foreign(info, samples, windows),
+        *_foreign_cpu(info, samples, windows),
         *_limit(info, samples, windows),
         *_resets(info, samples, windows),
         *_lost(info, samples, windows),
@@ -62,6 +66,8 @@ def cautions_about(info: MeterInfo, samples: Sequence[Sample], windows: Windows)
         for _, channel in _channels(info, Quantity.FOREIGN_PROCESSES)
         if channel.name not in checked
     ]
+    if any(_channels(info, Quantity.FOREIGN_CPU_S)) and _foreign_cpu_share(series) is None:
+        found.append("the CPU time of others could not be read: whether they shared the packages is not known")
     return found
 
 
@@ -79,6 +85,7 @@ def conditions_of(info: MeterInfo, samples: Sequence[Sample], windows: Windows =
       card could not tell is in ``throttle_unread`` instead: unknown is not none;
     * ``power_limit_w`` (during), ``power_limit_before_w``, ``power_limit_after_w``: summed over cards;
     * ``foreign_processes`` (most at one time during), ``foreign_before``, ``foreign_after``;
+    * ``foreign_cpu_share``: of the CPU time used on the machine from before to after, that of others;
     * ``samples`` and ``longest_gap_s`` of the headline channels.
     """
     conditions: dict[str, Any] = {"samples": len(samples)}
@@ -97,6 +104,9 @@ def conditions_of(info: MeterInfo, samples: Sequence[Sample], windows: Windows =
         conditions["foreign_before"] = int(max(line.before for line in foreign))
         conditions["foreign_processes"] = int(max(max(line.during) for line in foreign))
         conditions["foreign_after"] = int(max(line.after for line in foreign))
+    share = _foreign_cpu_share(series)
+    if share is not None:
+        conditions["foreign_cpu_share"] = share
     gap_ns = _longest_gap_ns(info, samples)
     if gap_ns is not None:
         conditions["longest_gap_s"] = gap_ns / NS
@@ -171,6 +181,23 @@ def _foreign(info: MeterInfo, samples: Sequence[Sample], windows: Windows) -> It
         most = max(line.during)
         if most > 0:
             yield f"{line.channel.device} was shared with {most:g} foreign process{'es' if most > 1 else ''}"
+
+
+def _foreign_cpu(info: MeterInfo, samples: Sequence[Sample], windows: Windows) -> Iterable[str]:
+    share = _foreign_cpu_share(_series(info, samples, windows))
+    if share is not None and share > MAX_FOREIGN_CPU_SHARE:
+        yield (
+            f"the CPU packages were shared: {share:.0%} of the CPU time used was that of other processes "
+            f"({MAX_FOREIGN_CPU_SHARE:.0%} are allowed)"
+        )
+
+
+def _foreign_cpu_share(series: dict[Quantity, list[_Line]]) -> float | None:
+    busy_s, others_s = (
+        sum(line.after - line.before for line in series[quantity])
+        for quantity in (Quantity.BUSY_CPU_S, Quantity.FOREIGN_CPU_S)
+    )
+    return min(1.0, max(0.0, others_s / busy_s)) if busy_s > 0 else None
 
 
 def _limit(info: MeterInfo, samples: Sequence[Sample], windows: Windows) -> Iterable[str]:

@@ -166,3 +166,28 @@ def test_a_meter_of_cpu_seconds_has_few_conditions():
     meter = info(channel(Quantity.CPU_S, device="cpu"))
     assert conditions_of(meter, counter(1, 2)) == {"samples": 41, "longest_gap_s": pytest.approx(0.05)}
     assert conditions_of(meter, []) == {"samples": 0}
+
+
+@pytest.mark.parametrize(("others_s", "invalid"), [(0.5, False), (1.0, False), (1.1, True), (9.0, True)])
+def test_a_busy_neighbour_on_the_metered_packages_makes_the_run_invalid(others_s, invalid):
+    """10 s of CPU time in the windows, so many of them of others; what happens around them plays no part."""
+    meter = info(
+        channel(Quantity.ENERGY_J, "package-0/energy"),
+        channel(Quantity.BUSY_CPU_S, "cpu/busy"),
+        channel(Quantity.FOREIGN_CPU_S, "cpu/others"),
+    )
+    samples = [*counter(300, 10)]
+    for at_s, busy_s, others in ((0, 100, 60), (1, 200, 160), (9, 210, 160 + others_s), (10, 300, 250)):
+        samples += [ok(1, at_s * NS, busy_s), ok(2, at_s * NS, others)]
+    reasons = reasons_against(meter, samples, WINDOWS)
+    assert conditions_of(meter, samples, WINDOWS)["foreign_cpu_share"] == pytest.approx(others_s / 10)
+    assert bool(reasons) is invalid
+    if invalid:
+        assert f"{others_s / 10:.0%} of the CPU time used was that of other processes (10% are allowed)" in reasons[0]
+
+
+def test_neighbours_that_can_not_be_counted_are_not_taken_for_none():
+    meter = info(channel(Quantity.ENERGY_J, "package-0/energy"), channel(Quantity.FOREIGN_CPU_S, "cpu/others"))
+    samples = [*counter(300, 10), bad(1, 0), bad(1, 5 * NS)]
+    assert any("the CPU time of others could not be read" in text for text in cautions_about(meter, samples, WINDOWS))
+    assert "foreign_cpu_share" not in conditions_of(meter, samples, WINDOWS)
