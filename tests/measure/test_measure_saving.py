@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -80,7 +81,7 @@ def test_one_pair_has_no_interval():
     [
         ({"invalid": ("shared with 1 foreign process",)}, "B: shared with 1 foreign process"),
         ({"joules": None}, "B: no reading"),
-        ({"joules": 0.0}, "B: no"),
+        ({"joules": 0.0}, "B: took no energy"),
         ({"exit_code": 4}, "B: exit code 4"),
         ({"conditions": {"throttle": {"thermal_ns": 2e9}}}, "throttling differs"),
         ({"conditions": {"power_limit_w": 300.0}}, "power limit differs"),
@@ -127,7 +128,7 @@ def test_an_effect_of_the_place_is_told_and_does_not_bend_a_balanced_saving(effe
 def test_the_order_is_balanced_whoever_begins(pairs, seed):
     first = first_arms(pairs, seed)
     assert len(first) == pairs
-    assert all(one != other for one, other in zip(first, first[1:], strict=False))
+    assert all(one != other for one, other in pairwise(first))
     assert first == first_arms(pairs, seed)
 
 
