@@ -146,10 +146,13 @@ def _indices_of(uuids: Sequence[str]) -> list[int]:
     nvml: Any = getattr(gpu_nvidia, "pynvml", None)
     if nvml is None:
         raise LookupError("it can't open NVML")
-    seen = []
-    for index in range(nvml.nvmlDeviceGetCount()):
-        uuid = nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))
-        seen.append(uuid.decode() if isinstance(uuid, bytes) else uuid)
+    nvml.nvmlInit()
+    try:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        given = [nvml.nvmlDeviceGetUUID(handle) for handle in handles]
+    finally:
+        nvml.nvmlShutdown()
+    seen = [uuid.decode() if isinstance(uuid, bytes) else uuid for uuid in given]
     wanted = [uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}" for uuid in uuids]
     missing = [uuid for uuid in wanted if uuid not in seen]
     if missing:
