@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from harness.meter.aliasing import Aliasing
+from harness.meter.alive import believable
 from harness.meter.base import Energy, MeterInfo, Sample
 from harness.meter.energy import combine, energy_of, scale, windows_energy
 from harness.meter.validity import cautions_about, conditions_of, reasons_against
@@ -74,6 +75,11 @@ def assemble(
     counted = _first(events, Counted)
     finished = _first(events, Finished)
     said = [event for event in events if isinstance(event, Window)]
+    dead: list[str] = []
+    if info is not None and samples:
+        starts, ends = [window.start_ns for window in said], [window.end_ns for window in said]
+        at_work = min(starts, default=samples[0].at_ns), max(ends, default=samples[-1].at_ns)
+        samples, dead = believable(info, samples, *at_work)
     aliasing = checks_of(attempt.spec, info, said) if info is not None else []
     windows = _windows(said, aliasing, info, samples, started)
     charged = [window for window in windows if window.charged]
@@ -93,7 +99,8 @@ def assemble(
             warnings.append(f"{resonance['text']}; {resonance['cure']}")
         against = reasons_against(info, samples, spans)
         if status is Status.OK and against:
-            status, reason = Status.INVALID, "; ".join(against)
+            status, reason = Status.INVALID, "; ".join([*against, *dead])
+        warnings += dead
     if attempt.sampler_cpu_share is not None:
         conditions["sampler_cpu_share"] = attempt.sampler_cpu_share
     if measured and status is Status.OK and (energy is None or not energy.known):
