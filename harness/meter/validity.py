@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.meter.base import Channel, MeterInfo, Quantity, ReadStatus, Sample
 from harness.meter.energy import MIN_COVERAGE, scopes_of, windows_energy
+from harness.meter.external.clock import drift_of
 from harness.meter.track import COUNTERS, NS, POWERS, tracks_of
 
 Windows = Sequence[tuple[int, int]]  # start_ns, end_ns
@@ -86,7 +87,8 @@ def conditions_of(info: MeterInfo, samples: Sequence[Sample], windows: Windows =
     * ``power_limit_w`` (during), ``power_limit_before_w``, ``power_limit_after_w``: summed over cards;
     * ``foreign_processes`` (most at one time during), ``foreign_before``, ``foreign_after``;
     * ``foreign_cpu_share``: of the CPU time used on the machine from before to after, that of others;
-    * ``samples`` and ``longest_gap_s`` of the headline channels.
+    * ``samples`` and ``longest_gap_s`` of the headline channels;
+    * ``source_clock`` of a source with a clock of its own: lag of its readings and drift (``external/clock.py``).
     """
     conditions: dict[str, Any] = {"samples": len(samples)}
     series = _series(info, samples, windows)
@@ -110,6 +112,9 @@ def conditions_of(info: MeterInfo, samples: Sequence[Sample], windows: Windows =
     gap_ns = _longest_gap_ns(info, samples)
     if gap_ns is not None:
         conditions["longest_gap_s"] = gap_ns / NS
+    drift = drift_of(info, samples)
+    if drift is not None:
+        conditions["source_clock"] = {key: value for key, value in drift._asdict().items() if value is not None}
     return conditions
 
 
