@@ -241,3 +241,24 @@ def test_blocks_that_differ_in_more_than_their_seed_are_not_pooled():
     twice = compared([*records(("1M",), (0, 1), SAT), *again])["sat", "1M"]
     assert "differ in more than their seed" in twice.invalid
     assert compared(short)["sat", "1M"].invalid == ""
+
+
+def test_a_pair_was_metered_on_the_same_devices():
+    found = records(("1M",), (0, 1), SAT, noise=0, basis=Basis.MEASURED)
+    assert compared(found)["sat", "1M"].invalid == ""
+    sat = next(r for r in found if r.spec.arm == "sat")
+    channels = tuple(c.model_copy(update={"device": "GPU-SIMULATED-1234abcd-0"}) for c in sat.meter.channels)
+    moved = changed(found, "sat", meter=sat.meter.model_copy(update={"channels": channels}))
+    said = compared(moved)["sat", "1M"].invalid
+    assert "not the same devices were metered" in said
+    assert "GPU-SIMULATED-1234abcd-0" in said
+
+
+def test_a_simulated_run_and_a_measured_one_are_no_pair():
+    real, made_up = (records(("1M",), (0, 1), SAT, noise=0, basis=b) for b in (Basis.MEASURED, Basis.SIMULATED))
+    simulated = [r for r in made_up if r.spec.arm == "sat"]
+    base = [r for r in real if r.spec.arm == "dense"]
+    alike = [r.model_copy(update={"device_id": base[0].device_id, "fingerprint_id": base[0].fingerprint_id,
+                                  "spec": r.spec.model_copy(update={"device": base[0].spec.device})})
+             for r in simulated]  # fmt: skip
+    assert "energies are measured and simulated" in compared([*base, *alike])["sat", "1M"].invalid

@@ -65,6 +65,15 @@ def test_a_model_is_not_compared_with_a_measurement():
     assert "BASE is modelled, NEW is measured" in result.text
 
 
+def test_simulated_energies_are_compared_and_pass_nothing():
+    base = judgement(0.6, basis=Basis.SIMULATED)
+    same, worse = gate(base, base), gate(base, judgement(0.4, seed=1, basis=Basis.SIMULATED))
+    assert {row.outcome for row in same.rows} == {"no regression shown"}
+    assert (same.exit_code, worse.exit_code) == (3, 1)
+    assert same.text.endswith("the energies are simulated and nothing was measured")
+    assert all(", simulated" in line for line in same.text.splitlines()[:-1])
+
+
 def test_counts_are_compared_exactly():
     base = judgement(0.0, flops=0.60, protocol=Protocol.COUNT)
     assert gate(base, base).exit_code == 0

@@ -83,12 +83,17 @@ def test_a_simulated_meter_never_decides_and_says_so():
     found = verdict(records(("1M", "3M"), range(4), {"sat": Planted(0.6)}, basis=Basis.SIMULATED), SAVES)
     assert found.status is VerdictStatus.INCONCLUSIVE
     assert "simulated: nothing was measured" in found.reason
+    assert found.model_says == ""
+    assert found.needs.startswith("A machine whose energy can be measured")
+    assert "More seeds" not in found.needs
 
 
-def test_measured_quality_refutes_whatever_the_meter():
-    found = verdict(records(("1M", "3M"), range(4), {"sat": Planted(0.6, accuracy=-2.0)}), "energy-small")
+@pytest.mark.parametrize("basis", [Basis.MODELLED, Basis.SIMULATED])
+def test_measured_quality_refutes_whatever_the_meter(basis):
+    found = verdict(records(("1M", "3M"), range(4), {"sat": Planted(0.6, accuracy=-2.0)}, basis=basis), "energy-small")
     assert found.status is VerdictStatus.REFUTED
     assert "measured whatever the meter" in found.reason
+    assert f"{basis.value}" in found.reason
 
 
 def test_parity_is_measured_whatever_the_meter():
@@ -372,6 +377,25 @@ def test_exit_code_of_two_verdicts(statuses):
     )
     order = ["invalid", "refuted", "inconclusive", "verified"]
     assert exit_code(judgement.model_copy(update={"verdicts": mixed})) == EXIT[min(statuses, key=order.index)]
+
+
+def test_no_verdict_makes_a_simulated_set_pass():
+    judgement = judged(records(("1M",), (0,), GOOD, basis=Basis.SIMULATED))
+    counted = judgement.verdicts[0].model_copy(update={"status": VerdictStatus.VERIFIED})
+    for statuses, code in (((VerdictStatus.VERIFIED,), 3), ((VerdictStatus.VERIFIED, VerdictStatus.REFUTED), 1)):
+        mixed = tuple(counted.model_copy(update={"status": status}) for status in statuses)
+        assert exit_code(judgement.model_copy(update={"verdicts": mixed})) == code
+
+
+def test_a_set_that_mixes_simulated_with_measured_energies_is_simulated_and_says_so():
+    real = records(("1M",), range(4), GOOD, **MEASURED)
+    made_up = records(("3M",), range(4), GOOD, basis=Basis.SIMULATED)
+    found = judged([*real, *made_up])
+    assert found.basis is Basis.SIMULATED
+    assert exit_code(found) != 0
+    (said,) = [problem for problem in found.problems if "mixes energies" in problem]
+    assert f"{len(real)} measured and {len(made_up)} simulated" in said
+    assert not [problem for problem in judged(real).problems if "mixes energies" in problem]
 
 
 def test_open_questions_do_not_count_in_the_exit_code():

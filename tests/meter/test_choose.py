@@ -4,11 +4,15 @@ import subprocess
 import sys
 
 import pytest
+from meter_samples import channel, counter, info
+from simulated_cases import scenario_file
 
+from harness.meter.base import Quantity
 from harness.meter.choose import choose
 from harness.meter.modelled import ModelledCpuMeter
 from harness.meter.nvml import NvmlMeter
 from harness.meter.rapl import RaplMeter
+from harness.meter.samples import write
 from harness.types import UserError
 
 
@@ -54,21 +58,39 @@ def test_no_meter_at_all_says_both_reasons(machine):
 
 def test_an_explicit_meter_is_taken_or_refused(machine):
     machine(rapl="counters may not be read: sudo chmod")
-    assert choose("modelled", "cpu").explanation == "modelled was asked for"
+    assert choose("modelled", "cpu").explanation == ("modelled was asked for; its energies are modelled, not measured")
     with pytest.raises(UserError, match="'rapl' was asked for but can't be used: counters may not be read: sudo chmod"):
         choose("rapl", "cpu")
 
 
-def test_replay_names_a_file(tmp_path, monkeypatch):
-    (tmp_path / "r.yaml").write_text("power_w: 1")
+def test_made_up_instruments_say_that_nothing_is_measured(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    name, options, why = choose("replay:r.yaml", "cuda")
-    assert (name, options) == ("replay", {"file": str(tmp_path / "r.yaml")})
-    assert "simulated" in why
-    with pytest.raises(UserError, match="needs a file"):
-        choose("replay", "cpu")
-    with pytest.raises(UserError, match="there is no file 'x'"):
-        choose("replay:x", "cpu")
+    scenario_file(tmp_path, load={"power_w": 1}, name="s.yaml")
+    write(tmp_path / "rec", info(channel(Quantity.ENERGY_J)), counter(1, 1, index=0))
+    for request, options in (
+        ("simulated:s.yaml", {"scenario": str(tmp_path / "s.yaml")}),
+        ("replay:rec", {"file": str(tmp_path / "rec")}),
+    ):
+        for device in ("cpu", "cuda"):
+            name, found, why = choose(request, device)
+            assert (name, found) == (request.partition(":")[0], options)
+            assert why == f"{request} was asked for; its energies are simulated: nothing is measured, whatever runs"
+    for request, says in (
+        ("replay", "needs a file"),
+        ("replay:x", "there is no file 'x'"),
+        ("simulated", "needs a scenario"),
+        ("simulated:h100-savin", "did you mean 'h100-saving'"),
+    ):
+        with pytest.raises(UserError, match=says):
+            choose(request, "cpu")
+
+
+def test_auto_never_makes_anything_up(machine):
+    lacking = {"nvml": "N", "rapl": "R", "modelled": "M"}
+    machine(**lacking)
+    for device in ("cpu", "cuda"):
+        with pytest.raises(UserError, match="no meter for"):
+            choose("auto", device)
 
 
 def test_unknown_names_are_answered_with_the_nearest(machine):

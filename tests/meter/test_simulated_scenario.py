@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from simulated_cases import scenario_file
 
 from harness.meter.energy import energy_of
 from harness.meter.simulated.play import play
-from harness.meter.simulated.scenario import FaultKind, Scenario, find, load_scenario, shipped
+from harness.meter.simulated.scenario import Scenario, find, load_scenario, shipped
+from harness.meter.validity import reasons_against
 from harness.types import UserError
 
 NS = 1_000_000_000
@@ -163,18 +165,20 @@ def test_eight_cards_read_differently_and_are_added_up():
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
+    ("name", "says"),
     [
-        ("h100-lost", FaultKind.LOST),
-        ("h100-reset", FaultKind.RESET),
-        ("h100-shared", FaultKind.FOREIGN),
-        ("h100-throttled", FaultKind.THROTTLE),
+        ("h100-lost", "was lost while it was measured"),
+        ("h100-reset", "the counter was reset"),
+        ("h100-shared", "was shared with 2 foreign processes"),
+        ("h100-throttled", "the power limit of GPU-SIMULATED-.* changed"),
     ],
 )
-def test_faulty_scenarios_hold_their_fault_within_the_first_seconds(name, kind):
-    faults = [fault for card in load_scenario(shipped()[name]).cards for fault in card.faults if fault.kind is kind]
-    assert faults
-    assert all(1 <= fault.from_s <= 5 for fault in faults)
+def test_a_faulty_scenario_makes_a_run_of_ten_seconds_invalid(name, says):
+    played = play(load_scenario(shipped()[name]), 12)
+    window = (played.start_ns + NS, played.start_ns + 11 * NS)
+    assert any(re.search(says, reason) for reason in reasons_against(played.info, played.samples, [window]))
+    sound = play(load_scenario(shipped()["h100"]), 12)
+    assert reasons_against(sound.info, sound.samples, [window]) == []
 
 
 def test_a_virtual_gpu_without_readings_can_not_be_metered():

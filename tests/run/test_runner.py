@@ -14,6 +14,7 @@ import pytest
 from small import Watcher, walk, write_suite
 
 import harness.run.runner
+from harness import app
 from harness.meter.sampler import Sampler, SamplerError
 from harness.record.ledger import Ledger, latest, sha256_of
 from harness.record.record import Status
@@ -203,10 +204,8 @@ def test_skips_of_another_part_of_the_suite_are_kept(tmp_path):
 def test_a_set_of_another_meter_is_refused_unless_asked_for(tmp_path):
     suite, results = write_suite(tmp_path / "s.yaml", arms="dense", steps=1), tmp_path / "set"
     walk(suite, results)
-    script = tmp_path / "watts.yaml"
-    script.write_text("power_w: 5\n")
-    with pytest.raises(UserError, match="metered by modelled, this would be replay"):
-        walk(suite, results, meter=harness.app.choose_meter(f"replay:{script}", "cpu"))
+    with pytest.raises(UserError, match="metered by modelled, this would be simulated"):
+        walk(suite, results, meter=harness.app.choose_meter("simulated:h100", "cpu"))
 
 
 def test_what_a_worker_prints_stays_out_of_standard_output(tmp_path):
@@ -261,6 +260,8 @@ def test_the_same_command_resumes_and_ends_as_if_uninterrupted(tmp_path, how):
 
     done = [record for record in Ledger(broken).records() if record.ok]
     assert len(done) == 1
+    left = app.audit(broken).findings
+    assert any("no record refers to it: its run was killed" in finding for finding in left) == (how is signal.SIGKILL)
     finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert finished.returncode == 0, finished.stderr
     expected, found = latest(Ledger(whole).records()), latest(Ledger(broken).records())
@@ -269,6 +270,12 @@ def test_the_same_command_resumes_and_ends_as_if_uninterrupted(tmp_path, how):
         assert record.ok
         assert record.quality == expected[run_id].quality
         assert record.flops == expected[run_id].flops
+    orphans = sorted(path.parent.name for path in broken.glob("*/*-orphan*"))
+    assert orphans == (["events", "samples"] if how is signal.SIGKILL else [])
+    audited = app.audit(broken)
+    assert audited.findings == []
+    assert [note for note in audited.notes if "kept of a run that was killed" in note] == audited.notes
+    assert len(audited.notes) == len(orphans)
 
 
 def wait_for_second_run(results: Path) -> int:

@@ -12,6 +12,7 @@ from harness.meter.modelled import ModelledCpuMeter
 from harness.meter.nvml import NvmlMeter
 from harness.meter.rapl import RaplMeter
 from harness.meter.replay import ReplayMeter
+from harness.meter.simulated.meter import SimulatedMeter
 from harness.methods.base import METHODS, Method, MethodPlan, PlanRequest
 from harness.suite.spec import Json, Phase, Protocol, Recipe, RunSpec
 from harness.types import Frozen, UserError
@@ -129,7 +130,16 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     for registry, things in (
         (WORKLOADS, {"toy": ToyWorkload}),
         (METHODS, {"dense": ToyDense, "sat": ToySat, "dense-short": ToyShort}),
-        (METERS, {"nvml": NvmlMeter, "rapl": RaplMeter, "modelled": ModelledCpuMeter, "replay": ReplayMeter}),
+        (
+            METERS,
+            {
+                "nvml": NvmlMeter,
+                "rapl": RaplMeter,
+                "modelled": ModelledCpuMeter,
+                "replay": ReplayMeter,
+                "simulated": SimulatedMeter,
+            },
+        ),
     ):
         monkeypatch.setattr(registry, "_paths", {})
         monkeypatch.setattr(registry, "_loaded", dict(things))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness.suite.load import SuiteError, duration_s, loads
@@ -157,3 +159,29 @@ def test_a_wrong_change_is_reported_as_such(change: str, expected: str) -> None:
     with pytest.raises(SuiteError) as raised:
         loads(TEXT, "s.yaml", changes=[change])
     assert str(raised.value) == f"--set {change}: {expected}"
+
+
+def test_a_meter_may_name_a_scenario_by_name_or_a_file_beside_the_suite(tmp_path: Path) -> None:
+    assert loads(TEXT + "meter: simulated:h100-saving\n").meter == "simulated:h100-saving"
+    (tmp_path / "mine.yaml").write_text("load: {power_w: 3}\n")
+    beside = tmp_path / "mine.yaml"
+    assert loads(TEXT + "meter: simulated:mine.yaml\n", folder=tmp_path).meter == f"simulated:{beside}"
+    assert loads(TEXT + f"meter: simulated:{beside}\n").meter == f"simulated:{beside}"
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("h100-savings", "'h100-savings' is neither a file nor a shipped scenario, did you mean 'h100-saving'"),
+        ("nowhere.yaml", "'nowhere.yaml' is neither a file nor a shipped scenario; shipped: a100, gh200, h100"),
+        ("broken.yaml", "broken.yaml: not a scenario: laod: there is no such key, did you mean 'load'"),
+        ("a" * 3000, "is neither a file nor a shipped scenario"),
+    ],
+)
+def test_a_scenario_that_is_none_is_a_mistake_of_the_suite(tmp_path: Path, argument: str, says: str) -> None:
+    (tmp_path / "broken.yaml").write_text("laod: {power_w: 3}\n")
+    with pytest.raises(SuiteError) as raised:
+        loads(TEXT + f"meter: simulated:{argument}\n", "suite.yaml", folder=tmp_path)
+    (problem,) = raised.value.problems
+    assert problem.startswith("suite.yaml:15: meter: ")
+    assert says in problem

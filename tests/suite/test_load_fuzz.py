@@ -60,6 +60,8 @@ WORDS = [
     "",
     "9m",
     "replay:",
+    "simulated:",
+    "simulated:h100",
     "x.yaml",
     "options",
 ]

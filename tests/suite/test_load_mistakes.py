@@ -198,14 +198,29 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
         "budget: 9m",
         "meter: nvlm",
         [
-            "13: meter: unknown meter 'nvlm', did you mean 'nvml'? known: auto, modelled, nvml, rapl, replay",
+            "13: meter: unknown meter 'nvlm', did you mean 'nvml'? known: auto, modelled, nvml, rapl, replay, "
+            "simulated",
         ],
     ),
     (
         "budget: 9m",
         "meter: replay",
         [
-            "13: meter: names no file to replay; write replay:FILE",
+            "13: meter: meter 'replay' needs an argument; write replay:FILE",
+        ],
+    ),
+    (
+        "budget: 9m",
+        "meter: simulated",
+        [
+            "13: meter: meter 'simulated' needs an argument; write simulated:SCENARIO",
+        ],
+    ),
+    (
+        "budget: 9m",
+        "meter: replay:nowhere",
+        [
+            "13: meter: meter 'replay': there is no file 'nowhere'",
         ],
     ),
     (

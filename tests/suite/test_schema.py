@@ -43,7 +43,7 @@ GOOD: dict[str, Any] = {
     },
     "experiments": [{"protocol": "train", "sizes": ["0.1M", "0.3M"], "seeds": 3, "recipe": {"steps": 9}}],
     "recipe": {"batch_size": 4},
-    "meter": "replay:x.jsonl",
+    "meter": "simulated:h100-saving",
     "budget": "1h30m",
     "idle": 0,
 }
