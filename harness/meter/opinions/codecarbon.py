@@ -26,6 +26,11 @@ INTERVAL_S = 15
 """CodeCarbon's default ``measure_power_secs``: a second opinion is that of the tool as people use it."""
 
 
+MEASURED_MODES = frozenset({"intel_rapl", "windows_emi", "intel_power_gadget"})
+"""CodeCarbon's names of the ways in which it reads a CPU's energy; the others are models."""
+UNKNOWN_CPU = "but we don't know it"
+
+
 class CodeCarbonOpinion(Opinion):
     """CPU, memory and GPUs of the machine, each apart."""
 
@@ -86,9 +91,11 @@ class CodeCarbonOpinion(Opinion):
             count = len(self._indices)
             covers = f"{count} GPU{'s' if count > 1 else ''} by the driver's energy counter"
             opinions.append(self._figure(Part.GPU, data.gpu_energy, Basis.MEASURED, covers, seconds))
-        mode = getattr(self._part("CPU"), "_mode", "no mode")
-        basis = Basis.MEASURED if mode in {"intel_rapl", "windows_emi", "intel_power_gadget"} else Basis.MODELLED
-        covers = f"CPU of the machine ({mode})"
+        cpu = self._part("CPU")
+        mode, full_w = getattr(cpu, "_mode", "no mode"), getattr(cpu, "_tdp", None)
+        basis = Basis.MEASURED if mode in MEASURED_MODES else Basis.MODELLED
+        how = mode if basis is Basis.MEASURED or full_w is None else f"{mode}, {full_w:g} W at full load"
+        covers = f"CPU of the machine ({how})"
         opinions.append(self._figure(Part.CPU, data.cpu_energy, basis, covers, seconds))
         covers = "memory of the machine, by the modules it supposes"
         opinions.append(self._figure(Part.MEMORY, data.ram_energy, Basis.MODELLED, covers, seconds))
@@ -125,14 +132,11 @@ class CodeCarbonOpinion(Opinion):
 
 
 def _about(part: Part, said: Sequence[str]) -> list[str]:
-    """Those of the tool's warnings that bear on a part's figure."""
-    words = {
-        Part.GPU: ("gpu of", "energy counter", "power usage", "gpu information", "of gpu"),
-        Part.CPU: ("cpu",),
-        Part.MEMORY: ("ram ",),
-    }[part]
-    found = [text for text in said if any(word in text.lower() for word in words)]
-    return [text for text in found if part is Part.GPU or "gpu" not in text.lower()]
+    """What the tool's warnings say of a part's figure."""
+    if part is Part.CPU:
+        return ["its table does not know this CPU"] if any(UNKNOWN_CPU in text for text in said) else []
+    words = {Part.GPU: ("of gpu", "gpu information", "gpu utilization"), Part.MEMORY: ("ram ",)}[part]
+    return [text for text in said if any(word in text.lower() for word in words)]
 
 
 def _indices_of(uuids: Sequence[str]) -> list[int]:
