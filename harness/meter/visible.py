@@ -16,11 +16,18 @@ def visible_cards(value: str | None, cards: Sequence[str]) -> list[str]:
     """
     if value is None:
         return list(cards)
-    entries = [entry.strip() for entry in value.split(",")]
-    kind = next((kind for kind in ("GPU-", "MIG-") if entries[0].startswith(kind)), "")
+    named = next((kind for kind in ("GPU-", "MIG-") if value.strip().startswith(kind)), None)
+    entries: list[str | int] = []
+    for word in value.split(","):
+        entry = _number(word.strip()) if named is None else word.strip()
+        if entry in entries:
+            return []
+        if (isinstance(entry, int) and entry < 0) or (isinstance(entry, str) and not entry.startswith(named or "")):
+            break
+        entries.append(entry)
     found: list[str] = []
     for entry in entries:
-        card = _named(entry, kind, cards) if kind else _numbered(entry, cards)
+        card = _card(entry, cards)
         if card is None:
             break
         if card in found:
@@ -29,16 +36,16 @@ def visible_cards(value: str | None, cards: Sequence[str]) -> list[str]:
     return found
 
 
-def _named(entry: str, kind: str, cards: Sequence[str]) -> str | None:
-    if not entry.startswith(kind):
-        return None
-    if kind == "MIG-":
+def _number(word: str) -> int:
+    """As ``strtoul``: what follows the digits does not matter; -1 of what is none."""
+    number = re.match(r"\+?(\d+)", word)
+    return int(number[1]) if number else -1
+
+
+def _card(entry: str | int, cards: Sequence[str]) -> str | None:
+    if isinstance(entry, int):
+        return cards[entry] if entry < len(cards) else None
+    if entry.startswith("MIG-"):
         return entry
     fitting = [card for card in cards if card.startswith(entry)]
     return fitting[0] if len(fitting) == 1 else None
-
-
-def _numbered(entry: str, cards: Sequence[str]) -> str | None:
-    number = re.match(r"\+?(\d+)", entry)  # as strtoul: what follows the digits does not matter
-    index = int(number[1]) if number else -1
-    return cards[index] if 0 <= index < len(cards) else None

@@ -25,9 +25,10 @@ NS = 1_000_000_000
 
 @pytest.fixture(scope="module")
 def sampler(tmp_path_factory):
-    script = tmp_path_factory.mktemp("replay") / "script.json"
-    script.write_text(json.dumps({"power_w": 100, "arms": {"sat": {"power_w": 40}}}))
-    with Sampler("replay", {"file": str(script)}, 50.0) as one:
+    scenario = tmp_path_factory.mktemp("simulated") / "scenario.yaml"
+    card = {"sensor": {"period_s": 0.02, "window_s": 0.02}}
+    scenario.write_text(json.dumps({"load": {"power_w": 100}, "arms": {"sat": {"power_w": 40}}, "cards": [card]}))
+    with Sampler("simulated", {"scenario": str(scenario)}, 50.0) as one:
         yield one
 
 
@@ -58,7 +59,9 @@ def test_one_process_serves_run_after_run(sampler, tmp_path):
         assert info.sample_hz == 50.0
         joules[arm] = energy_of(info, recording.samples, start, end)
         assert joules[arm].coverage == 1.0
-        assert joules[arm].joules == pytest.approx({"dense": 100, "sat": 40}[arm] * (end - start) / NS, rel=1e-3)
+        watts = {"dense": 100, "sat": 40}[arm]
+        step_j = watts * 0.02  # of the counter
+        assert joules[arm].joules == pytest.approx(watts * (end - start) / NS, abs=step_j)
     assert sampler.pid == pid
 
 
