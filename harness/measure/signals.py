@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 _SI_KERNEL = 0x80  # include/uapi/asm-generic/siginfo.h: sent by the kernel, as a terminal does
@@ -48,6 +50,15 @@ class Signals:
         while signal.sigtimedwait(self._held | {signal.SIGCHLD}, 0) is not None:
             pass  # whoever sent it has had his answer by now, or will have it by the exit code
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """For a moment as they were before, for a process that is started and is to get signals as ever."""
+        held = signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
     def wait(self, seconds: float) -> tuple[int, bool] | None:
         """Wait for a signal, at most so long: its number, and whether the command has to be told.

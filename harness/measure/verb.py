@@ -79,15 +79,16 @@ def measure(options: Options) -> Answer:
         raise UserError(f"--sample-hz must lie between 0.5 and 1000, not {options.sample_hz:g}")
     used = plan_meters(options.meters, options.devices, os.environ)
     with _folder(options.results) as folder, folder.writing():
-        with ExitStack() as stack:
-            # First the samplers' processes, which are to get signals as ever; then signals are held, before anything
-            # is imported that starts threads (numpy): a signal goes to any thread that does not hold it.
-            meters = [Metering(meter, options.sample_hz, folder.samples) for meter in used]
-            for meter in meters:
-                stack.callback(meter.close)
-                meter.open()
-            signals = stack.enter_context(Signals())
+        # Signals are held before anything is imported that starts threads (numpy): a signal goes to any thread that
+        # does not hold it.
+        with Signals() as signals, ExitStack() as stack:
             plan = _agreed(options, plan_of(options, used), folder)
+            meters = [Metering(meter, options.sample_hz, folder.samples) for meter in used]
+            if _startable(plan):
+                for meter in meters:
+                    stack.callback(meter.close)
+                    with signals.released():
+                        meter.open()
             stopped = _go(options, plan, folder, meters, signals)
         runs = folder.runs()
         if stopped and plan.kind == "once":
@@ -184,7 +185,7 @@ def _planned_pairs(options: Options) -> tuple[int, str]:
 def _go(options: Options, plan: Plan, folder: Folder, meters: Sequence[Metering], signals: Signals) -> int:
     """Run what is left; the signal that ended it between commands, or 0."""
     try:
-        startable = all(refusal(argv) is None for argv in plan.argv.values())
+        startable = _startable(plan)
         if startable and options.calibrate and not _is_done(plan, folder):
             for problem in filter(None, (meter.calibrate() for meter in meters)):
                 print(problem, file=sys.stderr)
@@ -215,6 +216,11 @@ def _once(options: Options, plan: Plan, folder: Folder, meters: Sequence[Meterin
         )
     )
     folder.ended()
+
+
+def _startable(plan: Plan) -> bool:
+    """Whether all commands can be; else nothing is metered, and the run says why."""
+    return all(refusal(argv) is None for argv in plan.argv.values())
 
 
 def _is_done(plan: Plan, folder: Folder) -> bool:
