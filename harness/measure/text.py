@@ -162,10 +162,10 @@ def _saving(saving: Saving) -> Iterable[RenderableType]:
         rows: list[Row] = [("energy", Text("no pair counts, so there is no saving to tell", style="bold red"))]
     else:
         of_a = " of A's energy"
-        verb = "B saves" if saving.energy.value >= 0 else "B costs more:"
+        more = "" if saving.energy.value >= 0 else " (B takes more)"
         word = Text(f", {saving.basis.value}", style=_STYLES.get(saving.basis, ""))
         rows = [
-            ("energy", Text(f"{verb} {_estimate(saving.energy, of_a)}", style="bold") + word),
+            ("energy", Text(f"B saves {_estimate(saving.energy, of_a)}{more}", style="bold") + word),
             ("  time part", f"{_estimate(saving.time)}, measured"),
             ("  power part", Text(_estimate(saving.power)) + word),
             (
@@ -174,7 +174,7 @@ def _saving(saving: Saving) -> Iterable[RenderableType]:
             ),
         ]
         if saving.net is not None:
-            rows.insert(3, ("net of idle", Text(f"{verb} {_estimate(saving.net)}") + word))
+            rows.insert(3, ("net of idle", Text(f"B saves {_estimate(saving.net)}") + word))
         if saving.order_effect is not None:
             rows.append(("order", Text(f"the second of a pair reads {_ratio(saving.order_effect)}", style="dim")))
     rows.append(("source", saving.source))
