@@ -32,9 +32,6 @@ def verdict_table(judgement: Judgement, *, width: int | None = None, colour: boo
     for verdict in tested:
         table.add_row(verdict.claim.id, Text(verdict.status.value, style=STYLES[verdict.status]), _reason(verdict))
     columns = width or shutil.get_terminal_size((100, 24)).columns
-    if judgement.basis is Basis.SIMULATED:
-        table.caption = "SIMULATED: a made-up instrument. No energy here was measured, and none decides anything."
-        table.caption_justify = "left"
     console = Console(file=StringIO(), width=columns, force_terminal=colour, highlight=False)
     console.print(table)
     others = [verdict.claim.id for verdict in judgement.verdicts if verdict.status is VerdictStatus.NOT_TESTED]
@@ -42,6 +39,8 @@ def verdict_table(judgement: Judgement, *, width: int | None = None, colour: boo
         console.print(f"not tested: {', '.join(others)} (the page says what each would take)", markup=False)
     if judgement.headline:
         console.print(judgement.headline, markup=False)
+    if judgement.basis is Basis.SIMULATED:
+        console.print("SIMULATED: a made-up instrument. No energy here was measured, and none decides anything.")
     stream = console.file
     assert isinstance(stream, StringIO)
     return stream.getvalue().rstrip()
