@@ -27,8 +27,9 @@ MIN_REPEATS = 20
 """So many reads must repeat the stamp of the read before ..."""
 REPEAT_SHARE = 0.1
 """... and this share of all: the time of a read never repeats."""
-STAMP_CHUNK = 256
-"""Updates whose stamps share one offset between the clocks: some 25 s, in which clocks drift by milliseconds."""
+MOST_STAMPS, FEWEST_STAMPS = 2048, 32
+"""Updates whose stamps share one offset between the clocks. Many, minutes of them, because reads then meet updates
+at many phases; where they contradict each other, for clocks drift and are set, halves are tried down to a few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,8 @@ def updates_of(
     """When the new value of each read in ``moved`` came, and how far that may be off in all, in nanoseconds.
 
     The middle of the bracket ``(previous read or a period before the read, read]``; with stamps, the stamp
-    mapped to the clock of the reads. The difference of the clocks is the middle of all that the brackets of
-    :data:`STAMP_CHUNK` updates allow together; where they allow none a clock was set, and brackets alone count.
+    mapped to the clock of the reads. The difference of the clocks is the middle of all that the brackets of up to
+    :data:`MOST_STAMPS` updates allow together; where no few of them agree, brackets alone count.
 
     ``stamps`` only if they are update times; ``period_ns`` None: no limit.
     """
@@ -93,18 +94,34 @@ def updates_of(
     if period_ns is not None:
         slack = [width if width < period_ns else period_ns for width in slack]
     times = [at_ns[i] - width // 2 for i, width in zip(moved, slack, strict=True)]
-    if stamps is None:
-        return times, slack
-    for first in range(0, len(moved), STAMP_CHUNK):
-        chunk = moved[first : first + STAMP_CHUNK]
-        offset = _offset(at_ns, chunk, stamps)
-        if offset is None:
-            continue
-        for place, i in enumerate(chunk, start=first):
-            stamp = stamps[i]
-            if stamp is not None:
-                times[place], slack[place] = min(at_ns[i], max(at_ns[i - 1] + 1, stamp - offset[0])), offset[1]
+    if stamps is not None:
+        for first in range(0, len(moved), MOST_STAMPS):
+            _place(times, slack, at_ns, moved, stamps, first, min(first + MOST_STAMPS, len(moved)))
     return times, slack
+
+
+def _place(
+    times: list[int],
+    slack: list[int],
+    at_ns: Sequence[int],
+    moved: Sequence[int],
+    stamps: Sequence[int | None],
+    first: int,
+    end: int,
+) -> None:
+    """Put the updates from ``first`` to before ``end`` where their stamps say, if those agree."""
+    offset = _offset(at_ns, moved[first:end], stamps)
+    if offset is None:
+        if end - first >= 2 * FEWEST_STAMPS:
+            middle = (first + end) // 2
+            _place(times, slack, at_ns, moved, stamps, first, middle)
+            _place(times, slack, at_ns, moved, stamps, middle, end)
+        return
+    for k in range(first, end):
+        i = moved[k]
+        stamp = stamps[i]
+        if stamp is not None:
+            times[k], slack[k] = min(at_ns[i], max(at_ns[i - 1] + 1, stamp - offset[0])), offset[1]
 
 
 def _offset(at_ns: Sequence[int], chunk: Sequence[int], stamps: Sequence[int | None]) -> tuple[int, int] | None:
