@@ -30,6 +30,8 @@ REPEAT_SHARE = 0.1
 MOST_STAMPS, FEWEST_STAMPS = 2048, 32
 """Updates whose stamps share one offset between the clocks. Many, minutes of them, because reads then meet updates
 at many phases; where they contradict each other, for clocks drift and are set, halves are tried down to a few."""
+DRIFT = 50e-6
+"""How fast two clocks drift apart that are not slewed together: a computer's crystal is good to 50 ppm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,4 +133,7 @@ def _offset(at_ns: Sequence[int], chunk: Sequence[int], stamps: Sequence[int | N
         return None
     least = max(stamp - at_ns[i] for stamp, i in known)  # no update comes after the read that shows it
     most = min(stamp - at_ns[i - 1] for stamp, i in known)  # nor before the read that does not
-    return ((least + most) // 2, most - least) if least < most else None
+    if least >= most:
+        return None
+    apart_ns = DRIFT * (at_ns[chunk[-1]] - at_ns[chunk[0]])
+    return (least + most) // 2, most - least + round(apart_ns)

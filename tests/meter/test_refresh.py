@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
+from statistics import median
 
 import pytest
 from meter_samples import MS, NS, channel, info
@@ -47,17 +48,21 @@ def test_a_long_bracket_is_cut_to_one_period():
     assert updates_of([0, 1000 * MS], [1], None, None) == ([500 * MS], [1000 * MS])
 
 
-@pytest.mark.parametrize("drift", [0.0, 50e-6, -50e-6])
-def test_stamps_of_updates_place_them_to_a_few_milliseconds(drift):
+@pytest.mark.parametrize("drift", [0.0, 10e-6, -50e-6])
+def test_stamps_of_updates_place_them_better_than_brackets(drift):
+    """Clocks that are slewed together, as Linux does it, keep their difference; others drift apart."""
     at, values, stamps, moved, truth = staircase(14000, drift=drift)
     assert stamps_are_updates(values, stamps)
     times, slack = updates_of(at, moved, stamps, PERIOD)
     brackets, _ = updates_of(at, moved, None, PERIOD)
-    worst = max(abs(a - b) for a, b in zip(times, truth, strict=True))
-    assert worst < 15 * MS < max(abs(a - b) for a, b in zip(brackets, truth, strict=True))
+    errors = [abs(a - b) for a, b in zip(times, truth, strict=True)]
+    plain = [abs(a - b) for a, b in zip(brackets, truth, strict=True)]
+    assert median(errors) < median(plain) / 2
+    assert drift or max(errors) < 8 * MS < max(plain)
+    # The stated slack holds the truth, but for what clocks drift apart within one stretch.
+    assert sum(error > width for error, width in zip(errors, slack, strict=True)) < 0.05 * len(errors)
     assert all(a < b for a, b in pairwise(times))
     assert all(at[i - 1] < t <= at[i] for i, t in zip(moved, times, strict=True))
-    assert all(abs(a - b) <= max(s, 1) for a, b, s in zip(times, truth, slack, strict=True)) or drift
 
 
 def test_a_clock_that_is_set_costs_the_stamps_around_it_alone():
