@@ -13,6 +13,7 @@ from harness.audit.arithmetic import arithmetic
 from harness.audit.files import extra_files, raw_files
 from harness.audit.rebuild import record_differences
 from harness.audit.sealed import changed_files, kept_judgement, page_differs
+from harness.audit.verdicts import verdict_statistics
 from harness.judge.types import Judgement
 from harness.record import fingerprint
 from harness.record.ledger import Ledger
@@ -162,6 +163,7 @@ def _conclusions(
         report.findings.append(f"what was concluded can't be derived again: {error}")
         return
     report.findings += arithmetic(ledger.root, records, judgement)
+    report.findings += verdict_statistics(records, judgement)
     report.findings += [
         f"{r.run_id}, attempt {r.attempt}: has no raw samples, its joules can't be derived again"
         for r in records

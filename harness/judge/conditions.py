@@ -98,8 +98,14 @@ def trial(claim: Claim, arm: str, evidence: Evidence) -> Trial | None:
     return Trial(claim, arm, tuple(conditions), used=tuple(scope)) if conditions else None
 
 
+def _where(comparison: Comparison, scope: Sequence[Comparison]) -> str:
+    """A size by its name; under both protocols it was measured twice, and both count."""
+    twice = sum(other.size == comparison.size for other in scope) > 1
+    return f"{comparison.size} ({comparison.protocol})" if twice else comparison.size
+
+
 def _energy(claim: Claim, scope: Sequence[Comparison]) -> list[Condition]:
-    logs = {c.size: [r.log_energy_ratio for r in c.pairs if r.log_energy_ratio is not None] for c in scope}
+    logs = {_where(c, scope): [r.log_energy_ratio for r in c.pairs if r.log_energy_ratio is not None] for c in scope}
     return _savings(claim, logs, weakest(c.saving.basis for c in scope if c.saving), "energy")
 
 
@@ -109,7 +115,7 @@ def _by_both_channels(
     """Leaves open what the meter's two channels answer differently: one of them is wrong, and nobody knows which."""
     bound = claim.at_least
     assert bound is not None
-    logs = {c.size: _second_logs(c, evidence) for c in scope if c.saving is not None}
+    logs = {_where(c, scope): _second_logs(c, evidence) for c in scope if c.saving is not None}
     known = {size: values for size, values in logs.items() if values}
     if len(known) < len(logs) or not known:
         return list(conditions)
@@ -153,7 +159,7 @@ def _above_ceiling(claim: Claim, conditions: Sequence[Condition], scope: Sequenc
 
 
 def _time(claim: Claim, scope: Sequence[Comparison]) -> list[Condition]:
-    logs = {c.size: [r.log_time_ratio for r in c.pairs if r.log_time_ratio is not None] for c in scope}
+    logs = {_where(c, scope): [r.log_time_ratio for r in c.pairs if r.log_time_ratio is not None] for c in scope}
     return _savings(
         claim,
         logs,
