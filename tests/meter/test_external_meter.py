@@ -85,7 +85,7 @@ class TestTable:
         """A logger that writes in bursts: rows are late, their times are right."""
         table = tmp_path / "plug.csv"
         table.write_text("time,power_w\n")
-        step_s = time.time() + 3.0
+        step_s = time.time() + 2.0
         held: list[str] = []
 
         def burst(now: float) -> str:
@@ -96,7 +96,7 @@ class TestTable:
             return rows
 
         with growing(table, burst, PERIOD_S):
-            time.sleep(1.3)
+            time.sleep(0.4)
             meter = ExternalMeter(options(tmp_path / "p.yaml", "plug.csv", wait_s=3))
             info = meter.open(None, None)
             samples = meter.read()
@@ -129,24 +129,23 @@ class TestTable:
             meter = ExternalMeter(options(tmp_path / "p.yaml", "plug.csv", wait_s=0.1))
             info = meter.open(None, None)
             samples, start = meter.read(), time.monotonic_ns()
-            while time.monotonic_ns() < start + 1.6 * NS:
-                if time.monotonic_ns() > start + 0.5 * NS:
+            while time.monotonic_ns() < start + 1.3 * NS:
+                if time.monotonic_ns() > start + 0.4 * NS:
                     stop.set()
                 time.sleep(0.01)
                 samples += meter.read()
         power = by_name(info, samples, "power_w")
         missing = [s for s in power if s.status is ReadStatus.MISSING]
-        assert 5 < len(missing) < 40  # once a period, not once a read
+        assert 4 < len(missing) < 30  # once a period, not once a read
         energy = energy_of(info, samples, start, time.monotonic_ns())
         assert energy.joules is None
         assert energy.coverage < 0.5
 
-    @pytest.mark.parametrize("cell", ["NaN", "unavailable", "", "inf", "-1"])
-    def test_a_cell_that_is_no_number_is_missing(self, tmp_path: Path, cell: str) -> None:
+    def test_a_cell_that_is_no_number_is_missing(self, tmp_path: Path) -> None:
         table = tmp_path / "plug.csv"
         table.write_text("time,power_w\n")
         rows = iter(range(10_000))
-        with growing(table, lambda now: f"{now:.6f},{cell if next(rows) % 5 == 0 else WATTS}\n", PERIOD_S):
+        with growing(table, lambda now: f"{now:.6f},{'NaN' if next(rows) % 5 == 0 else WATTS}\n", PERIOD_S):
             info, samples, *_ = watch(ExternalMeter(options(tmp_path / "p.yaml", "plug.csv")), 0.6)
         power = by_name(info, samples, "power_w")
         assert {s.status for s in power} == {ReadStatus.OK, ReadStatus.MISSING}
@@ -215,10 +214,10 @@ class TestClock:
         table = tmp_path / "plug.csv"
         table.write_text("time,power_w\n")
         since = time.time()
-        with growing(table, lambda now: f"{now + (3600 if now - since > 1.4 else 0):.6f},{WATTS}\n", PERIOD_S):
+        with growing(table, lambda now: f"{now + (3600 if now - since > 0.9 else 0):.6f},{WATTS}\n", PERIOD_S):
             time.sleep(0.2)
             meter = ExternalMeter(options(tmp_path / "p.yaml", "plug.csv", wait_s=0.1))
-            info, samples, start, end = watch(meter, 2.0)
+            info, samples, start, end = watch(meter, 1.3)
         assert ReadStatus.MISSING in {s.status for s in by_name(info, samples, "power_w")}
         assert energy_of(info, samples, start, end).coverage < 0.95
 

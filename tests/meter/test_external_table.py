@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +111,12 @@ def test_channels_are_chosen_by_name_with_unit_quantity_scope_and_resolution(tmp
     assert (second.device, second.quantum) == ("feed B", pytest.approx(360.0))
 
 
+@pytest.mark.parametrize("cell", ["NaN", "unavailable", "", "inf", "-1", "1e400"])
+def test_a_cell_that_is_no_amount_is_none_and_its_neighbour_is_kept(tmp_path: Path, cell: str) -> None:
+    source = source_of(tmp_path, f"time,power_w,energy_j\n1790000000,{cell},7\n1790000001\n")
+    assert [reading.values for reading in source.open(None)] == [(None, 7.0), (None, None)]
+
+
 def test_an_unfinished_line_waits_for_its_end(tmp_path: Path) -> None:
     source = source_of(tmp_path, "time,power_w\n1790000000,5\n1790000001,")
     assert len(source.open(None)) == 1
@@ -127,11 +132,9 @@ def test_an_unfinished_line_waits_for_its_end(tmp_path: Path) -> None:
 def test_of_a_long_file_only_the_tail_is_read(tmp_path: Path) -> None:
     rows = "".join(f"{1790000000 + i},{i}\n" for i in range(200_000))
     source = source_of(tmp_path, "time,power_w\n" + rows)
-    began = time.perf_counter()
     readings = source.open(None)
     assert readings[-1].values == (199_999.0,)
     assert len(readings) < 10_000
-    assert time.perf_counter() - began < 1.0  # a hundred thousand rows a second would be too slow
 
 
 @pytest.mark.parametrize(
