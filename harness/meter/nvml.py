@@ -18,7 +18,7 @@ from harness.meter.base import Channel, Meter, MeterInfo, Quantity, ReadStatus, 
 from harness.meter.clock import read_ns
 from harness.meter.foreign import Kin, in_pid_namespace
 from harness.meter.nvml_cards import find_cards, text
-from harness.meter.nvml_facts import facts_of, look_note, look_of
+from harness.meter.nvml_facts import Look, facts_of, look_note, look_of
 from harness.meter.nvml_fields import ENERGY, POWER, POWER_MEAN, SCOPES, Fields, Wanted, status_of, throttle_fields
 from harness.types import Basis, UserError
 
@@ -110,8 +110,8 @@ class NvmlMeter(Meter):
             self._assumptions += card.notes
             self._offer(gpu, f"gpu{index}", name, card.scope, driver)
             self._assumptions.append(f"{card.uuid}: {facts_of(nvml, card.handle)}")
-        look = look_of(names)
-        self._assumptions.append(look_note(look))
+        look, note = self._look(names)
+        self._assumptions.append(note)
         self._assumptions.append(
             f"readings are taken to be off by {GAIN_ERROR:.0%} (one standard deviation), alike in all runs on one card"
         )
@@ -152,6 +152,11 @@ class NvmlMeter(Meter):
                 self._nvml.nvmlShutdown()
             except self._nvml.NVMLError:
                 return  # a lost card may take NVML with it; there is nothing left to close
+
+    def _look(self, names: list[str]) -> tuple[Look, str]:
+        """How the cards' sensors look at their load, and what to say of it."""
+        look = look_of(names)
+        return look, look_note(look)
 
     def _offer(self, gpu: _Gpu, label: str, name: str, scope: str, driver: str) -> None:
         """Try every channel of one card and keep what answers."""

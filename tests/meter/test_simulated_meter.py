@@ -103,6 +103,19 @@ def test_a_scenario_is_asked_for_by_name_or_file(tmp_path, monkeypatch):
         SimulatedMeter.options_of("m.yaml")
 
 
+def test_it_knows_its_own_sensor_where_a_real_meter_must_assume(tmp_path):
+    def look(*sensors: dict[str, float]) -> tuple[float | None, float | None]:
+        path = scenario_file(tmp_path, cards=[{"sensor": sensor} for sensor in sensors])
+        info = SimulatedMeter(path).open(None, None)
+        assert sum("looks" in assumption for assumption in info.assumptions) == 1
+        return info.update_period_s, info.look_s
+
+    assert look({"period_s": 0.2, "window_s": 0.03}) == (0.2, 0.03)
+    assert look({"period_s": 0.05, "window_s": 0.3}) == (0.05, 0.05)
+    assumed = play(Scenario(), 0.1).info
+    assert look({"period_s": 0.2}, {"period_s": 0.05}) == (assumed.update_period_s, assumed.look_s)
+
+
 def test_a_card_that_can_not_be_metered_says_why():
     meter = SimulatedMeter(SimulatedMeter.options_of("vgpu")["scenario"])
     with pytest.raises(UserError, match="neither energy nor power"):

@@ -8,9 +8,10 @@ from typing import Any
 
 from harness.meter.base import MeterInfo
 from harness.meter.nvml import NvmlMeter
+from harness.meter.nvml_facts import Look
 from harness.meter.proctree import tree_of
 from harness.meter.simulated.nvml import SimulatedNvml
-from harness.meter.simulated.scenario import find, load_scenario
+from harness.meter.simulated.scenario import Scenario, find, load_scenario
 from harness.types import Basis, UserError
 
 
@@ -27,6 +28,7 @@ class SimulatedMeter(NvmlMeter):
         super().__init__()
         self._path = Path(scenario)
         self._arm = arm
+        self._scenario = Scenario()
 
     @classmethod
     def options_of(cls, argument: str) -> dict[str, Any]:
@@ -50,7 +52,7 @@ class SimulatedMeter(NvmlMeter):
         Raises:
             UserError: the file says nonsense, or its cards can't be metered, as real ones may not be.
         """
-        scenario = load_scenario(self._path)
+        scenario = self._scenario = load_scenario(self._path)
         at_rest = pid is None and self._arm is None and scenario.idle is not None
         load = scenario.idle if at_rest else scenario.load_of(self._arm)
 
@@ -67,3 +69,12 @@ class SimulatedMeter(NvmlMeter):
                 "assumptions": ("simulated: cards, watts and faults are made up by a scenario", *info.assumptions),
             }
         )
+
+    def _look(self, names: list[str]) -> tuple[Look, str]:
+        """The scenario's own sensor, where all cards have one; what would be assumed of real cards, where not."""
+        sensors = {(card.sensor.period_s, card.sensor.window_s) for card in self._scenario.cards}
+        if len(sensors) > 1:
+            return super()._look(names)
+        period_s, look_s = sensors.pop()
+        look = Look(period_s, min(period_s, look_s))
+        return look, f"by the scenario the power sensor looks {look.look_s * 1e3:g} ms of every {period_s * 1e3:g} ms"
