@@ -15,6 +15,7 @@ from harness.judge import stats
 from harness.judge.types import Comparison, Estimate, PairRow
 from harness.judge.words import listing
 from harness.meter.base import Energy
+from harness.meter.energy import PLACED
 from harness.record.record import Record, Status
 from harness.suite.spec import Protocol, RunSpec
 from harness.types import Basis
@@ -203,11 +204,12 @@ def _watched(record: Record) -> list[str]:
 
 
 def _channels(record: Record) -> str:
-    """What the joules were read from (counter, integral of power), without the name of the instrument."""
+    """What the joules were read from (counter, integral of power), not by which instrument or how well placed."""
     energy = energy_of(record)
     if energy is None or record.meter is None:
         return ""
-    return "; ".join(sorted({p.removeprefix(f"{record.meter.source}, ") for p in energy.source.split("; ")}))
+    parts = {part.removeprefix(f"{record.meter.source}, ").removesuffix(PLACED) for part in energy.source.split("; ")}
+    return "; ".join(sorted(parts))
 
 
 def energy_of(record: Record) -> Energy | None:

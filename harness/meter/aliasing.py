@@ -45,6 +45,9 @@ SWING = 1.0
 CURED = 0.04
 """With jitter an error (two standard deviations) up to this is accepted: it is random from run to run, so pairs
 average it and their spread shows it, while one without jitter may sit in all pairs alike."""
+WHOLE = 0.99
+"""A sensor that looks this share of its period misses less than :data:`MATTERS`, and a period that was observed is
+no more exact than that."""
 _JITTERS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0)  # of a step, tried in this order as a cure
 
 _FAINTEST = 3e-4  # harmonics below this share of the swing are left out
@@ -174,7 +177,7 @@ def sensor_of(info: MeterInfo) -> tuple[float, float] | None:
         and any(c.name == line.channel and c.quantity is Quantity.POWER_W for c in info.channels)
     ]
     period_s = max(seen, default=info.update_period_s)
-    return (period_s, info.look_s) if info.look_s < period_s else None
+    return (period_s, info.look_s) if info.look_s < WHOLE * period_s else None
 
 
 @dataclass(frozen=True, slots=True)

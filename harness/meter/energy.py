@@ -34,6 +34,8 @@ from harness.types import Basis
 
 MIN_COVERAGE = 0.95
 """Below this share of a window observed, its run is invalid."""
+PLACED = ", placed by the driver's times of update"
+"""Said behind a channel; the same channel without it is still the same, only less well placed in time."""
 MIN_KNOWN = 0.5
 """Below this share of a window known there are no joules at all."""
 _PREFERENCE = (Quantity.ENERGY_J, Quantity.CPU_S, Quantity.POWER_W, Quantity.POWER_MEAN_W)
@@ -244,7 +246,7 @@ def _device(lines: list[_Line], start_ns: int, end_ns: int, aliasing: float) -> 
     joules, filled, why = _whole(channel, span, length_ns)
     if why:
         reasons.append(why)
-    how = _how(channel) + (", placed by the driver's times of update" if track.stamped else "")
+    how = _how(channel) + (PLACED if track.stamped else "")
     if joules is None:
         return _Device(None, None, coverage, {}, how, "; ".join(reasons))
     second = None

@@ -11,7 +11,8 @@ from itertools import pairwise
 import pytest
 from simulated_cases import scenario_file
 
-from harness.meter.base import METERS, Quantity, ReadStatus
+from harness.meter.aliasing import sensor_of
+from harness.meter.base import METERS, Calibration, ChannelCalibration, MeterInfo, Quantity, ReadStatus
 from harness.meter.energy import energy_of, windows_energy
 from harness.meter.samples import read, write
 from harness.meter.simulated.load import Load, square_wave
@@ -114,6 +115,21 @@ def test_it_knows_its_own_sensor_where_a_real_meter_must_assume(tmp_path):
     assert look({"period_s": 0.05, "window_s": 0.3}) == (0.05, 0.05)
     assumed = play(Scenario(), 0.1).info
     assert look({"period_s": 0.2}, {"period_s": 0.05}) == (assumed.update_period_s, assumed.look_s)
+
+
+def test_a_sensor_that_misses_nothing_has_nothing_to_alias(tmp_path):
+    path = scenario_file(tmp_path, cards=[{"sensor": {"period_s": 0.1, "window_s": 0.1}}])
+    info = SimulatedMeter(path).open(None, None)
+    (power,) = [info.channels[index].name for index in channels(info, Quantity.POWER_W)]
+
+    def seen(period_s: float) -> MeterInfo:
+        line = ChannelCalibration(channel=power, updates=50, period_s=period_s)
+        found = Calibration(seconds=5, poll_hz=500, read_s=1e-4, read_cpu_s=1e-4, channels=(line,))
+        return info.model_copy(update={"calibration": found})
+
+    assert sensor_of(info) is None
+    assert sensor_of(seen(0.1003)) is None  # no calibration is that exact
+    assert sensor_of(seen(0.2)) == (0.2, 0.1)
 
 
 def test_a_card_that_can_not_be_metered_says_why():
