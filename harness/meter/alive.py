@@ -1,22 +1,36 @@
-"""Readings of nothing while a training is at work: a sensor that failed, not a device that rests. Pure.
+"""Readings that a device at work can't give: nothing, or the same for ever with nobody to confirm it. Pure.
 
-The estimator itself can't tell the two apart, for a device may be off. Whoever knows that it is at work passes the
-samples through :func:`believable` first: 0 W, and a counter that does not move for a second, then count as missing.
+The estimator can't tell a failed sensor from a device that rests or is off. Whoever knows that it is at work passes
+the samples through :func:`believable` first. What then counts as missing:
+
+* a power of 0 W;
+* a counter that stands still for a second (at least ten updates, and longer than its quantum can hide 5 W);
+* a power that else changes at most of its updates and repeats to the last digit for two seconds (at least twenty
+  updates) while no counter moved that could confirm it.
+
+The first read of a stretch is still good: a counter that moves on bridges it, known but not observed. A power that
+repeats beside a counter that moves is convicted or cleared by it in ``frozen.py``.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby, pairwise
 
-from harness.meter.base import Channel, MeterInfo, Quantity, ReadStatus, Sample
+from harness.meter.base import MeterInfo, Quantity, ReadStatus, Sample
+from harness.meter.track import POWERS
 
 NS = 1_000_000_000
-STILL_S = 1.0
-STILL_UPDATES = 10
-"""A counter must stand still for so long, and for so many updates."""
-_POWERS = frozenset({Quantity.POWER_W, Quantity.POWER_MEAN_W})
+STILL_S, STILL_UPDATES = 1.0, 10
+"""A counter must stand still for so long, and for so many updates ..."""
+QUANTA, LEAST_W = 3.0, 5.0
+"""... and so long that so many of its quanta would be less than so many watts."""
+REPEAT_S, REPEAT_UPDATES = 2.0, 20
+"""A power must repeat for so long, and for so many updates ..."""
+LIVELY = 0.5
+"""... and change at this share of all others."""
+Read = tuple[int, float]  # at_ns, value
 
 
 def believable(
@@ -24,28 +38,33 @@ def believable(
 ) -> tuple[Sequence[Sample], list[str]]:
     """The samples with what can't be from a device at work marked as missing, and a sentence for each channel.
 
-    ``start_ns`` and ``end_ns`` are when the training was at work. Other samples, and other channels than counters
-    of energy and powers, stay as they are. A counter that stands still beside a power that does not is left to
-    ``frozen.py``.
+    ``start_ns`` and ``end_ns`` are when the training was at work.
     """
-    good: dict[int, list[tuple[int, float]]] = {}
+    good: dict[int, list[Read]] = {}
     for sample in samples:
         if sample.status is ReadStatus.OK and sample.value is not None:
             good.setdefault(sample.channel, []).append((sample.at_ns, sample.value))
+    work = (start_ns, end_ns)
+    update_ns = round((info.update_period_s or 0.0) * NS)
     dead: dict[int, set[int]] = {}
-    for index, reads in good.items():
-        channel = info.channels[index]
-        if channel.quantity in _POWERS:
-            times = {at_ns for at_ns, watts in reads if watts == 0 and start_ns <= at_ns <= end_ns}
-        elif channel.quantity is Quantity.ENERGY_J:
-            watched = [at_ns for i in _powers_of(info, channel) for at_ns, watts in good.get(i, ()) if watts > 0]
-            least_ns = round(max(STILL_S, STILL_UPDATES * (info.update_period_s or 0.0)) * NS)
-            times = _still(reads, sorted(watched), start_ns, end_ns, least_ns)
-        else:
-            continue
-        if times:
-            dead[index] = times
-    if not dead:
+    said: list[str] = []
+    for index in _of(info, POWERS):
+        reads, name = good.get(index, []), info.channels[index].name
+        nothing = {at_ns for at_ns, watts in reads if watts == 0 and start_ns <= at_ns <= end_ns}
+        counters = _beside(info, index, {Quantity.ENERGY_J})
+        moved = sorted(at_ns for i in counters for at_ns in _moves(good.get(i, [])))
+        stuck = _repeats(reads, moved, work, update_ns)
+        if nothing:
+            said.append(f"{name} reads nothing while the training runs: its sensor has failed")
+        if stuck - nothing:
+            said.append(f"{name} stood still while the training runs and no counter confirms it: not believed")
+        dead[index] = nothing | stuck
+    for index in _of(info, {Quantity.ENERGY_J}):
+        quantum_ns = round(QUANTA * info.channels[index].quantum / LEAST_W * NS)
+        dead[index] = _still(good.get(index, []), work, max(round(STILL_S * NS), STILL_UPDATES * update_ns, quantum_ns))
+        if dead[index]:
+            said.append(f"{info.channels[index].name} stood still while the training runs: not believed there")
+    if not said:
         return samples, []
     kept = [
         Sample(sample.channel, sample.at_ns, ReadStatus.MISSING, None, sample.sensor_ns)
@@ -53,26 +72,53 @@ def believable(
         else sample
         for sample in samples
     ]
-    return kept, [f"{info.channels[i].name} reads nothing while the training runs: its sensor has failed" for i in dead]
+    return kept, said
 
 
-def _powers_of(info: MeterInfo, counter: Channel) -> list[int]:
-    return [
-        index
-        for index, channel in enumerate(info.channels)
-        if channel.quantity in _POWERS and (channel.device, channel.scope) == (counter.device, counter.scope)
-    ]
+def _of(info: MeterInfo, quantities: Collection[Quantity]) -> list[int]:
+    return [index for index, channel in enumerate(info.channels) if channel.quantity in quantities]
 
 
-def _still(
-    reads: Sequence[tuple[int, float]], watched_ns: Sequence[int], start_ns: int, end_ns: int, least_ns: int
-) -> set[int]:
-    """Times of a counter's reads, but the first of each stretch, that stand still with no power to say otherwise."""
-    found: set[int] = set()
+def _beside(info: MeterInfo, one: int, quantities: Collection[Quantity]) -> list[int]:
+    """Channels of the same device and scope."""
+    of = info.channels[one]
+    mine = [(of.device, of.scope) == (channel.device, channel.scope) for channel in info.channels]
+    return [index for index in _of(info, quantities) if mine[index]]
+
+
+def _moves(reads: Sequence[Read]) -> list[int]:
+    """Times at which a counter was read and had moved."""
+    return [after[0] for before, after in pairwise(reads) if after[1] != before[1]]
+
+
+def _stretches(reads: Sequence[Read], work: tuple[int, int], least_ns: int) -> Iterator[list[int]]:
+    """Times of reads of one value that lasted at least so long while the training was at work."""
     for _, group in groupby(reads, key=lambda read: read[1]):
         times = [at_ns for at_ns, _ in group]
-        first_ns, last_ns = max(times[0], start_ns), min(times[-1], end_ns)
-        seen = bisect_right(watched_ns, last_ns) > bisect_left(watched_ns, first_ns)
-        if last_ns - first_ns >= least_ns and not seen:
-            found.update(times[1:])
-    return found
+        if min(times[-1], work[1]) - max(times[0], work[0]) >= least_ns:
+            yield times
+
+
+def _still(reads: Sequence[Read], work: tuple[int, int], least_ns: int) -> set[int]:
+    """Reads of a counter, but the first of each stretch, that stand still."""
+    return {at_ns for times in _stretches(reads, work, least_ns) for at_ns in times[1:]}
+
+
+def _repeats(reads: Sequence[Read], counted_ns: Sequence[int], work: tuple[int, int], update_ns: int) -> set[int]:
+    """Reads of a power, but the first of each stretch, that repeat unlike the others with no counter beside them."""
+    least_ns = max(round(REPEAT_S * NS), REPEAT_UPDATES * update_ns)
+    stretches = list(_stretches(reads, work, least_ns))
+    if not stretches:
+        return set()
+    changes = sum(a[1] != b[1] for a, b in pairwise(reads))
+    else_ns = reads[-1][0] - reads[0][0] - sum(times[-1] - times[0] for times in stretches)
+    updates = else_ns / update_ns if update_ns else len(reads) - sum(map(len, stretches))
+    if changes < REPEAT_UPDATES or changes < LIVELY * updates:
+        return set()
+    return {at_ns for times in stretches if _silent_ns(counted_ns, times) >= least_ns for at_ns in times[1:]}
+
+
+def _silent_ns(counted_ns: Sequence[int], times: Sequence[int]) -> int:
+    """Longest time of a stretch in which the counter was not seen to move."""
+    inside = counted_ns[bisect_left(counted_ns, times[0]) : bisect_right(counted_ns, times[-1])]
+    return max(b - a for a, b in pairwise([times[0], *inside, times[-1]]))
