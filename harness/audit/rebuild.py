@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from harness.audit.differ import differences
 from harness.audit.files import inside
-from harness.meter.base import MeterInfo, Sample
+from harness.meter.base import Calibration, MeterInfo, Sample
 from harness.meter.calibration import calibrate
 from harness.meter.energy import idle_power
-from harness.meter.samples import read
+from harness.meter.samples import Recording, read
 from harness.record.assemble import Attempt, assemble
-from harness.record.ledger import Ledger
+from harness.record.ledger import Ledger, sha256_of
 from harness.record.record import Record
 from harness.run.events import Event, parse
 from harness.types import UserError, canonical_json
@@ -49,13 +51,13 @@ def rebuilt(ledger: Ledger, record: Record) -> Record:
     idle_w, idle = None, record.idle
     if idle is not None:
         path = ledger.root / idle.samples.path
-        rest = read(path)
+        rest = _shared(path, sha256_of(path))
         idle_w = idle_power(rest.info, rest.samples, idle.start_ns, idle.end_ns)
         idle = idle.model_copy(update={"samples": ledger.file_reference(path, len(rest.samples))})
     calibration = record.calibration
     if calibration is not None:
         path = ledger.root / calibration.path
-        calibration = ledger.file_reference(path, len(read(path).samples))
+        calibration = ledger.file_reference(path, len(_shared(path, sha256_of(path)).samples))
     attempt = Attempt(
         spec=record.spec,
         block_id=record.block_id,
@@ -108,8 +110,23 @@ def _calibration(ledger: Ledger, record: Record) -> Iterator[str]:
     if record.calibration is None:
         yield "its meter was calibrated, but the polls were not kept"
         return
-    recording = read(ledger.root / record.calibration.path)
-    derived = calibrate(recording.info, recording.samples, read_s=claimed.read_s, read_cpu_s=claimed.read_cpu_s)
+    path = ledger.root / record.calibration.path
+    derived = _shown(path, sha256_of(path)).model_copy(
+        update={"read_s": claimed.read_s, "read_cpu_s": claimed.read_cpu_s}  # of what it cost no file tells
+    )
     mine, yours = claimed.model_dump(mode="json"), derived.model_dump(mode="json")
     for difference in differences(mine, yours, "the record says"):
         yield f"meter.calibration.{difference}"
+
+
+@lru_cache(maxsize=4)
+def _shared(path: Path, sha256: str) -> Recording:
+    """A file that several records refer to, read once; its sum is part of the key."""
+    return read(path)
+
+
+@lru_cache(maxsize=4)
+def _shown(path: Path, sha256: str) -> Calibration:
+    """What the polls in a file show."""
+    recording = _shared(path, sha256)
+    return calibrate(recording.info, recording.samples, read_s=0.0, read_cpu_s=0.0)

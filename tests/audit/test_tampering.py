@@ -1,13 +1,13 @@
-"""A set that was really recorded, changed in every way we could think of: each is named, and nothing else is."""
+"""A set recorded by the real runner, changed in every way we could think of: each is named, and nothing else is."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
+from acted_runs import ActingLauncher
 
 from harness import app
 from harness.audit.audit import Report
@@ -42,15 +42,13 @@ cards: [{sensor: {period_s: 0.02, window_s: 0.005, noise_w: 2}, counter: {of: se
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory) -> Path:
-    """Two runs on a simulated card, with idle baseline, calibration, seal and page."""
+    """Two acted runs on a simulated card, with idle baseline, calibration, seal and page."""
     home = tmp_path_factory.mktemp("recorded")
     (home / "suite.yaml").write_text(SUITE, encoding="utf-8")
     (home / "card.yaml").write_text(SCENARIO, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fingerprint, "code_revision", lambda: "test")
-        patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setitem(os.environ, "COLUMNS", "100")
+        patch.setattr("harness.run.runner.LocalLauncher", ActingLauncher)
         app.run(
             home / "suite.yaml", results=home / "set", output=home / "page.html", budget=None, only=None, shard=None,
             meter=f"simulated:{home / 'card.yaml'}", overrides=[], fresh=False, mix_revisions=False,

@@ -62,6 +62,13 @@ def test_the_planted_watts_are_what_each_arm_drew(played):
         assert record.idle_power_w == pytest.approx(10, rel=0.2)
 
 
+def test_what_was_run_follows_from_its_raw_files_to_the_byte(played):
+    folder, _ = played
+    report = app.audit(folder / "set", folder / "page.html")
+    assert report.findings == []
+    assert report.rebuilt == 4
+
+
 def test_a_record_says_simulated_wherever_it_says_anything_of_its_energy(played):
     folder, _ = played
     for record in Ledger(folder / "set").records():
