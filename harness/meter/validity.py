@@ -16,9 +16,11 @@ from harness.meter.base import Channel, MeterInfo, Quantity, ReadStatus, Sample
 from harness.meter.energy import MIN_COVERAGE, scopes_of, windows_energy
 from harness.meter.external.clock import drift_of
 from harness.meter.track import COUNTERS, NS, POWERS, tracks_of
+from harness.types import Basis
 
 Windows = Sequence[tuple[int, int]]  # start_ns, end_ns
 POWER_CAP = "power_cap"
+_KINDS = ("GPU-", "MIG-")  # of a UUID; torch leaves them out
 MAX_FOREIGN_CPU_SHARE = 0.1
 """Of the CPU time used on the machine, by others: above it a meter of whole packages does not tell of the run."""
 
@@ -41,6 +43,22 @@ def reasons_against(info: MeterInfo, samples: Sequence[Sample], windows: Windows
         *_resets(info, samples, windows),
         *_lost(info, samples, windows),
     ]
+
+
+def of_another_card(info: MeterInfo, device: str) -> list[str]:
+    """Whether a training on ``device`` was metered on another card; a simulated meter stands for any."""
+    metered = [d for d in dict.fromkeys(channel.device for channel in info.channels) if d.startswith(_KINDS)]
+    if info.basis is Basis.SIMULATED or not metered or not device or device == "cpu":
+        return []
+    if _bare(device) in map(_bare, metered):
+        return []
+    return [f"trained on {device}, metered on {', '.join(metered)}: not the same card"]
+
+
+def _bare(uuid: str) -> str:
+    for kind in _KINDS:
+        uuid = uuid.removeprefix(kind)
+    return uuid
 
 
 def cautions_about(info: MeterInfo, samples: Sequence[Sample], windows: Windows) -> list[str]:

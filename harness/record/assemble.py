@@ -14,7 +14,7 @@ from harness.meter.aliasing import Aliasing
 from harness.meter.alive import believable
 from harness.meter.base import Energy, MeterInfo, Sample
 from harness.meter.energy import combine, energy_of, scale, windows_energy
-from harness.meter.validity import cautions_about, conditions_of, reasons_against
+from harness.meter.validity import cautions_about, conditions_of, of_another_card, reasons_against
 from harness.record.record import (
     ActivityPoint,
     CurvePoint,
@@ -97,7 +97,7 @@ def assemble(
         if resonance := resonance_of(attempt.spec, info, said, aliasing):
             conditions["aliasing"] = resonance
             warnings.append(f"{resonance['text']}; {resonance['cure']}")
-        against = reasons_against(info, samples, spans)
+        against = [*of_another_card(info, started.device), *reasons_against(info, samples, spans)]
         if status is Status.OK and against:
             status, reason = Status.INVALID, "; ".join([*against, *dead])
         warnings += dead

@@ -350,7 +350,8 @@ class Runner:
                 worker.kill()
         finally:
             metering.stop()
-        ended.info, ended.meter_problem, ended.samples = metering.info, metering.problem, metering.samples()
+        ended.samples = metering.samples()
+        ended.info, ended.meter_problem = metering.info, metering.problem
         ended.sampler_cpu_share = metering.sampled.cpu_share if metering.sampled is not None else None
         tail.read()
         ended.status, ended.reason = _verdict(ended.events, worker.exit_code, stopped)
@@ -429,8 +430,16 @@ class _Metering:
             self.problem = str(error)
 
     def samples(self) -> Sequence[Sample]:
-        """What was read."""
-        return read(self._path).samples if self.info is not None and self._path.exists() else ()
+        """What was read. A file that is torn, or that can't be read at all, is a problem that is kept."""
+        if self.info is None or not self._path.exists():
+            return ()
+        try:
+            recording = read(self._path)
+        except UserError as error:
+            self.problem = self.problem or str(error)
+            return ()
+        self.problem = self.problem or recording.torn
+        return recording.samples
 
 
 class _Tail:
