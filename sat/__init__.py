@@ -18,39 +18,53 @@ from sat.units import attention_units, mlp_units, units_kept
 
 if TYPE_CHECKING:
     from sat.attach import densify_ as densify_
+    from sat.attach import plain as plain
     from sat.attach import sparsify_ as sparsify_
     from sat.attach import state_dict as state_dict
     from sat.controller import Controller as Controller
     from sat.families import UnknownStructureError as UnknownStructureError
-    from sat.families import sites as sites
+    from sat.listing import SiteInfo as SiteInfo
+    from sat.listing import Sites as Sites
+    from sat.listing import sites as sites
+    from sat.naming import MLP as MLP
+    from sat.naming import Attention as Attention
+    from sat.naming import Layers as Layers
     from sat.report import Report as Report
     from sat.report import Switch as Switch
     from sat.structure import Count as Count
     from sat.structure import Cut as Cut
+    from sat.structure import Gate as Gate
     from sat.structure import Site as Site
     from sat.structure import Stack as Stack
     from sat.structure import Structure as Structure
 
 _LAZY = {
+    "Attention": "sat.naming",
     "Controller": "sat.controller",
     "Count": "sat.structure",
     "Cut": "sat.structure",
+    "Gate": "sat.structure",
+    "Layers": "sat.naming",
+    "MLP": "sat.naming",
     "Report": "sat.report",
     "Site": "sat.structure",
+    "SiteInfo": "sat.listing",
+    "Sites": "sat.listing",
     "Stack": "sat.structure",
     "Structure": "sat.structure",
     "Switch": "sat.report",
     "UnknownStructureError": "sat.families",
     "densify_": "sat.attach",
-    "sites": "sat.families",
+    "sites": "sat.listing",
+    "plain": "sat.attach",
     "sparsify_": "sat.attach",
     "state_dict": "sat.attach",
 }
 
 __all__ = [
-    "Controller", "Count", "Cut", "Decision", "PhasePlan", "Report", "SATConfig", "Site", "Stack", "Structure",
-    "Switch", "UnknownStructureError", "attention_units", "decisions", "densify_", "mlp_units", "phases", "sites",
-    "sparsify_", "state_dict", "units_kept",
+    "MLP", "Attention", "Controller", "Count", "Cut", "Decision", "Gate", "Layers", "PhasePlan", "Report", "SATConfig",
+    "Site", "SiteInfo", "Sites", "Stack", "Structure", "Switch", "UnknownStructureError", "attention_units",
+    "decisions", "densify_", "mlp_units", "phases", "plain", "sites", "sparsify_", "state_dict", "units_kept",
 ]  # fmt: skip
 
 

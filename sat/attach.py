@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sat.config import SATConfig
 from sat.controller import ATTACHED, NO_LOSS, Controller
-from sat.families import find_structure
-from sat.score import Loss, is_compiled
+from sat.families import Described, find_structure
+from sat.score import Loss
 
 
 def sparsify_(
@@ -20,6 +21,7 @@ def sparsify_(
     *,
     total_steps: int,
     loss: Loss | None = None,
+    structure: Described | None = None,
     start: bool = True,
 ) -> Controller:
     """Attach SAT to a model in place.
@@ -31,24 +33,20 @@ def sparsify_(
         total_steps: optimizer steps of the whole training.
         loss: for scores that probe: returns the loss of probe micro-batch i, computed with ``model`` on data of
             the training split; i counts on from probe to probe.
+        structure: what can be switched, for a model that no family knows: its sites by name,
+            ``[sat.Layers("blocks", sat.MLP(inputs=["up"], output="down"))]``, or a whole :class:`sat.Structure`.
         start: make the decision of step 0 now. A loop that calls ``begin_step`` itself (to meter it) passes False.
 
     Returns:
         The controller; call its :meth:`Controller.step` after each ``optimizer.step()``.
 
     Raises:
-        UnknownStructureError: no family knows the model.
-        ValueError: the model is sparsified already, the optimizer does not hold its parameters, or a needed
-            ``loss`` is missing.
+        UnknownStructureError: no family knows the model, or what ``structure`` names is not there.
+        ValueError: the model is sparsified already, the optimizer does not hold its parameters, a needed
+            ``loss`` is missing, or the structure can't follow the configuration.
     """
     if getattr(model, ATTACHED, None) is not None:
         raise ValueError(f"{type(model).__name__} is sparsified already; call sat.densify_(model) first")
-    structure = find_structure(model)
-    if is_compiled(model) and config.mode == "skip" and config.regime != "growing" and config.ramp_steps > 1:
-        raise ValueError(
-            "the gates of returning units are hooks, and compiled modules would ignore them: set ramp_steps=0, or "
-            "don't compile the model"
-        )
     if config.needs_probe and loss is None and next(model.parameters()).device.type != "meta":
         raise ValueError(NO_LOSS.format(config.score))
     if optimizer is not None:
@@ -59,10 +57,13 @@ def sparsify_(
                 f"the optimizer does not hold {lost[0]!r} and {len(lost) - 1} other parameters of the model; build it "
                 "on the full model, before sparsify_"
             )
-    controller = Controller(model, optimizer, config, total_steps=total_steps, loss=loss, structure=structure)
+    found = find_structure(model, structure)
+    controller = Controller(model, optimizer, config, total_steps=total_steps, loss=loss, structure=found)
     if start:
         controller.begin_step(0)
     setattr(model, ATTACHED, controller)  # last: a start that fails leaves the model as it was
+    if hasattr(model, "save_pretrained"):
+        model.__dict__["save_pretrained"] = controller.save_pretrained
     return controller
 
 
@@ -82,14 +83,22 @@ def densify_(model: nn.Module) -> nn.Module:
     return model
 
 
-def state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The model's ``state_dict`` with the plain model's names and shapes, sparsified or not; tensors are copies.
+@contextmanager
+def plain(model: nn.Module) -> Iterator[nn.Module]:
+    """The model with its plain names, shapes and configuration for a while, sparsified or not.
 
     Weights of units that are out are those of the bank; the model it would be if training ended now is another
-    matter (:meth:`Controller.finish`).
+    matter (:meth:`Controller.finish`). Look and save; what is computed or changed inside is not part of training.
     """
     controller = getattr(model, ATTACHED, None)
-    with ExitStack() as stack:
-        for part in controller.parts if controller is not None else ():
-            stack.enter_context(part.full())
+    if controller is None:
+        yield model
+        return
+    with controller.plain():
+        yield model
+
+
+def state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The model's ``state_dict`` with the plain model's names and shapes, as in :func:`plain`; tensors are copies."""
+    with plain(model):
         return {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -8,7 +8,6 @@ need no state: they are derived from the seed and the step.
 from __future__ import annotations
 
 import copy
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from sat.report import Tally
@@ -21,9 +20,7 @@ VERSION = 1
 
 def save(controller: Controller) -> dict[str, Any]:
     """Everything a resume needs; tensors are copies. Learning-rate schedule and torch's generators are the loop's."""
-    with ExitStack() as stack:
-        for part in controller.parts:
-            stack.enter_context(part.full())
+    with controller.plain():
         model = {name: value.detach().clone() for name, value in controller.model.state_dict().items()}
         optimizer = copy.deepcopy(controller.optimizer.state_dict()) if controller.optimizer is not None else None
     return {

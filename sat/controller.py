@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sat.checks import check_parts, check_structure
 from sat.config import SATConfig, decisions
 from sat.parts import CompactSite, FrozenLayers, Part, SkippedLayers
 from sat.ramp import Ramp
@@ -54,7 +57,9 @@ class Controller:
         loss: Loss | None,
         structure: Structure,
     ) -> None:
+        check_structure(structure, config)
         self.model = model
+        self.structure = structure
         self.optimizer = optimizer
         self.config = config
         self.total_steps = total_steps
@@ -67,6 +72,7 @@ class Controller:
         self._started = False
         self._trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
         self.parts = _parts(structure, optimizer, config)
+        check_parts(model, self.parts, config)
         self._history = {
             part.name: _History(set(), [0] * part.units, [0.0] * part.units, [False] * part.units)
             for part in self.parts
@@ -142,7 +148,7 @@ class Controller:
             return given(first + index)
 
         if config.score == "taylor":
-            frozen = next(part for part in self.parts if isinstance(part, FrozenLayers))
+            frozen = [part for part in self.parts if isinstance(part, FrozenLayers)]
             known = self._trainable
             return taylor_probe(self.model, frozen, lambda p: known.get(p, False), loss, config.probe_batches)
         gates = {part.name: self._gates(part) for part in self.parts}
@@ -175,10 +181,7 @@ class Controller:
                 part.name: tuple(u for u in range(part.units) if u not in self._history[part.name].ever)
                 for part in self.parts
             },
-            thresholds={
-                part.name: min(self._history[part.name].score[unit] for unit in part.active) if ranked else None
-                for part in self.parts
-            },
+            thresholds={part.name: self._threshold(part) if ranked else None for part in self.parts},
         )
 
     def finish(self) -> Report:
@@ -197,8 +200,22 @@ class Controller:
             part.switch(tuple(range(part.units)))
         if self._hook is not None:
             self._hook.remove()
-        self.model.__dict__.pop(ATTACHED, None)
+        for attribute in (ATTACHED, "save_pretrained"):
+            self.model.__dict__.pop(attribute, None)
         return report
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """The model with its plain names, shapes and configuration for a while; afterwards all is as before."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.full())
+            yield
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """The method of a sparsified ``transformers`` model: saves the plain, full model."""
+        with self.plain():
+            return type(self.model).save_pretrained(self.model, *args, **kwargs)  # type: ignore[attr-defined]
 
     def _complete(self) -> None:
         if self.config.regime == "growing":
@@ -209,14 +226,15 @@ class Controller:
         for part in self.parts:
             active = part.active
             inactive = [unit for unit in range(part.units) if unit not in active]
-            share = len(active) / part.units
+            pinned = len(part.pinned)  # these have always been there
+            share = (len(active) - pinned) / max(1, part.units - pinned)
             part.switch(tuple(range(part.units)))
             if self.config.regime == "persistent":
                 part.scale_outputs(inactive, 0.0)
                 continue
             ever = self._history[part.name].ever
             part.scale_outputs([unit for unit in range(part.units) if unit not in ever], 0.0)
-            part.scale_outputs(sorted(ever), share)
+            part.scale_outputs(sorted(ever - set(part.pinned)), share)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resume needs, bit for bit; see :mod:`sat.checkpoint`."""
@@ -270,6 +288,10 @@ class Controller:
             )
         self.ramp.load(progress["ramp"], self.parts, next(self.model.parameters()).device)
 
+    def _threshold(self, part: Part) -> float | None:
+        scores = self._history[part.name].score
+        return min((scores[unit] for unit in part.active if unit not in part.pinned), default=None)
+
     def _gates(self, part: Part) -> list[float]:
         if isinstance(part, FrozenLayers):
             return [1.0] * part.units  # all of them run
@@ -318,15 +340,17 @@ class Controller:
 
     def _chosen(self, part: Part, before: Sequence[int], share: float, step: int, free: bool) -> tuple[int, ...]:
         config = self.config
-        keep = units_kept(part.units, share, config.floor)
+        keep = units_kept(part.units, share, max(config.floor, part.floor, len(part.pinned)))
         if config.score == "order":
-            return place(part.units, before, keep, spread=config.entry == "interleaved")
+            return place(part.units, before, keep, spread=config.entry == "interleaved", pinned=part.pinned)
         history = self._history[part.name]
         random = config.score == "random"  # the control: no memory, no preference for what is inside
         scores = [
             score if unit in before or random else score * (1.0 + config.staleness * waited)
             for unit, (score, waited) in enumerate(zip(history.score, history.waiting, strict=True))
         ]
+        for unit in part.pinned:
+            scores[unit] = math.inf
         return choose(
             scores,
             before,
@@ -351,15 +375,19 @@ class Controller:
             return
         if self.config.entry in {"copy", "interleaved"}:
             for unit in fresh:
-                part.copy_unit(_source(unit, before, self.config.entry), unit)
-        part.switch(active, fresh if self.config.entry == "zero" else ())
-        self.ramp.start(part, returning, next(self.model.parameters()).device)
+                fitting = [source for source in before if part.fits(source, unit)]
+                part.copy_unit(_source(unit, fitting, self.config.entry), unit)
+        zero = fresh if self.config.entry == "zero" else ()
+        part.switch(active, zero if part.enters_at_zero else ())
+        gated = () if part.enters_at_zero else zero
+        self.ramp.start(part, returning, next(self.model.parameters()).device, gated)
 
 
 def _parts(structure: Structure, optimizer: Optimizer | None, config: SATConfig) -> list[Part]:
     if config.axis == "width":
         return [CompactSite(site, optimizer, config.bank == "host") for site in structure.parts]
-    return [FrozenLayers(structure.stack) if config.mode == "freeze" else SkippedLayers(structure.stack)]
+    kind = FrozenLayers if config.mode == "freeze" else SkippedLayers
+    return [kind(stack) for stack in structure.stacks]
 
 
 def _source(unit: int, trained: Sequence[int], entry: str) -> int:

@@ -14,18 +14,23 @@ from sat.parts import Part
 
 
 class Ramp:
-    """Rising gates by part and unit. A unit's gate is 1/n in its first step back and 1 from its n-th on."""
+    """Rising gates by part and unit, over n steps.
+
+    A returning unit's gate is 1/n in its first step back and 1 from its n-th on. A new one that can't enter with
+    a zero output starts one step earlier, at 0: its entry changes nothing.
+    """
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
-        self._rising: dict[str, dict[int, int]] = {}  # part -> unit -> steps done since its return
+        self._rising: dict[str, dict[int, int]] = {}  # part -> unit -> steps done since its return, -1 if new
         self._hooks: dict[str, tuple[list[RemovableHandle], Tensor]] = {}
 
-    def start(self, part: Part, returning: Sequence[int], device: torch.device) -> None:
-        """After a switch of ``part``: units that left stop rising, ``returning`` ones begin."""
+    def start(self, part: Part, returning: Sequence[int], device: torch.device, new: Sequence[int] = ()) -> None:
+        """After a switch of ``part``: units that left stop rising, ``returning`` and ``new`` ones begin."""
         kept = {unit: done for unit, done in self._rising.get(part.name, {}).items() if unit in part.active}
         if self.steps > 1:
             kept.update(dict.fromkeys(returning, 0))
+            kept.update(dict.fromkeys(new, -1))
         self._rising[part.name] = kept
         self._install(part, device)
 
@@ -85,8 +90,7 @@ class Ramp:
         if not self._rising.get(part.name):
             return
         gates = torch.tensor(self._present(part), device=device)
-        added = part.gated(gates)
-        self._hooks[part.name] = (added if isinstance(added, list) else [added], gates)
+        self._hooks[part.name] = (part.gated(gates), gates)
 
     def _remove(self, name: str) -> None:
         for handle in self._hooks.pop(name, ([], None))[0]:

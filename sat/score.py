@@ -62,8 +62,7 @@ def gate_probe(
     with _apart(model, parts, trainable=lambda _: False):
         try:
             for part in parts:
-                added = part.gated(leaves[part.name])
-                hooks += added if isinstance(added, list) else [added]
+                hooks += part.gated(leaves[part.name])
             rows = [_gradients(loss(index), list(leaves.values())) for index in range(batches)]
         finally:
             for hook in hooks:
@@ -72,13 +71,17 @@ def gate_probe(
 
 
 def taylor_probe(
-    model: nn.Module, part: FrozenLayers, trainable: Callable[[nn.Parameter], bool], loss: Loss, batches: int
+    model: nn.Module,
+    parts: Sequence[FrozenLayers],
+    trainable: Callable[[nn.Parameter], bool],
+    loss: Loss,
+    batches: int,
 ) -> dict[str, UnitScores]:
     """Sum of weight x gradient of every layer, from a full backward pass: active and frozen on one footing.
 
     Args:
         model: the model.
-        part: its layers.
+        parts: its stacks of layers.
         trainable: whether a parameter takes part in training at all; exactly these get a gradient.
         loss: mean loss of probe micro-batch i.
         batches: number of micro-batches.
@@ -86,14 +89,14 @@ def taylor_probe(
     Raises:
         ValueError: the loss does not depend on the model.
     """
-    layers = part.layer_parameters()
-    with _apart(model, [part], trainable=trainable):
+    stacks = [part.layer_parameters() for part in parts]
+    with _apart(model, parts, trainable=trainable):
         wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
         rows = []
         for index in range(batches):
             gradients = dict(zip(wanted, _gradients(loss(index), list(wanted)), strict=True))
-            rows.append([torch.stack([_products(layer, gradients) for layer in layers])])
-    return _collect([part.name], rows)
+            rows.append([torch.stack([_products(layer, gradients) for layer in layers]) for layers in stacks])
+    return _collect([part.name for part in parts], rows)
 
 
 def is_compiled(model: nn.Module) -> bool:
@@ -135,7 +138,8 @@ def _collect(names: Sequence[str], rows: Sequence[Sequence[Tensor]]) -> dict[str
 
 @contextmanager
 def _apart(model: nn.Module, parts: Sequence[Part], trainable: Callable[[nn.Parameter], bool]) -> Iterator[None]:
-    """A full model for a while, with its own gradient flags; generators continue as if nothing happened."""
+    """A full model for a while, with its own gradient flags; generators and buffers (running statistics) continue as
+    if nothing had happened."""
     device = next(model.parameters()).device
     with ExitStack() as stack:
         if is_compiled(model):  # compiled code was traced without the gates' hooks
@@ -147,8 +151,11 @@ def _apart(model: nn.Module, parts: Sequence[Part], trainable: Callable[[nn.Para
         flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         for parameter, _ in flags:
             parameter.requires_grad_(trainable(parameter))
+        buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
         try:
             yield
         finally:
+            for buffer, value in buffers:
+                buffer.data.copy_(value)
             for parameter, flag in flags:
                 parameter.requires_grad_(flag)

@@ -64,14 +64,14 @@ def _explore(entering: list[int], outside: list[int], share: float, rng: random.
     return sure + rng.sample(sorted(set(outside) - set(sure)), drawn)
 
 
-def place(n: int, active: Sequence[int], keep: int, *, spread: bool) -> tuple[int, ...]:
+def place(n: int, active: Sequence[int], keep: int, *, spread: bool, pinned: Sequence[int] = ()) -> tuple[int, ...]:
     """Layers by position instead of score: what is active stays, ``keep`` in all, in rising order.
 
     Without ``spread`` new layers come from the bottom up (on top of the trained ones). With it each goes into
     the middle of the largest gap, so that 1, 2, 4, 8 of 8 give 0; 0, 4; 0, 2, 4, 6; all. Beyond ``keep`` the
-    highest layers leave.
+    highest layers leave. ``pinned`` layers come first and leave last.
     """
-    chosen = sorted(active)[:keep]
+    chosen = sorted(sorted({*active, *pinned}, key=lambda layer: (layer not in pinned, layer))[:keep])
     while len(chosen) < keep:
         if not spread:
             chosen.append(next(layer for layer in range(n) if layer not in chosen))

@@ -17,6 +17,9 @@ class Part(ABC):
     units: int
     unit_flops: float  # training FLOPs per token of one unit
     active: tuple[int, ...]  # rising
+    floor: int = 1  # fewest active units
+    pinned: tuple[int, ...] = ()  # units that are always active
+    enters_at_zero: bool = True  # whether zero output projections make a new unit change nothing
 
     @abstractmethod
     def switch(self, active: tuple[int, ...], fresh: Sequence[int] = ()) -> None:
@@ -27,7 +30,7 @@ class Part(ABC):
         """The plain, full part (weights, optimizer state) for a while; afterwards all is as before."""
 
     @abstractmethod
-    def gated(self, gates: Tensor) -> RemovableHandle | list[RemovableHandle]:
+    def gated(self, gates: Tensor) -> list[RemovableHandle]:
         """Hooks that multiply each unit's result by its gate; ``gates`` has one number per present unit."""
 
     @abstractmethod
@@ -41,6 +44,10 @@ class Part(ABC):
     @abstractmethod
     def scale_outputs(self, units: Sequence[int], factor: float) -> None:
         """Multiply the output projections of ``units`` in place. The part must be fully active."""
+
+    def fits(self, source: int, target: int) -> bool:
+        """Whether ``target`` can be a copy of ``source``."""
+        return False
 
     def copy_unit(self, source: int, target: int) -> None:
         """Give unit ``target`` the weights of ``source``; only where units are alike (layers)."""

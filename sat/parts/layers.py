@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sat.parts.base import Part
-from sat.structure import TRAINING_FLOPS_PER_WEIGHT, Stack
+from sat.structure import Stack, layer_flops
 
 
 class _Layers(Part):
@@ -24,23 +24,36 @@ class _Layers(Part):
         self.units = len(self._all)
         self.active = tuple(range(self.units))
         self._numbers = [_layer_numbers(layer) for layer in self._all]
-        weights = [p.numel() for layer in self._all for p in layer.parameters() if p.dim() > 1]
-        self.unit_flops = TRAINING_FLOPS_PER_WEIGHT * sum(weights) / self.units
+        self.unit_flops = layer_flops(self._all) / self.units
+        self.floor = stack.floor
 
     def gated(self, gates: Tensor) -> list[RemovableHandle]:
-        """See :meth:`Part.gated`: a layer's result is what it adds to the residual stream."""
+        """See :meth:`Part.gated`: a layer's result is what it adds to the residual stream.
 
-        def hook(position: int) -> Any:
-            def mix(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+        What a pinned layer adds can't be told from outside (its input may have another shape), so its gate
+        multiplies what its output modules write.
+        """
+
+        def mix(position: int) -> Any:
+            def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
                 before = args[0] if args else kwargs["hidden_states"]
                 after = result[0] if isinstance(result, tuple) else result
                 mixed = before + gates[position].to(after.dtype) * (after - before)
                 return (mixed, *result[1:]) if isinstance(result, tuple) else mixed
 
-            return mix
+            return hook
 
-        present = list(self.stack.layers)
-        return [layer.register_forward_hook(hook(i), with_kwargs=True) for i, layer in enumerate(present)]
+        def multiply(position: int) -> Any:
+            return lambda module, args, result: result * gates[position].to(result.dtype)
+
+        hooks = []
+        for position, layer in enumerate(self.stack.layers):
+            unit = self._all.index(layer)
+            if unit in self.stack.pinned:
+                hooks += [module.register_forward_hook(multiply(position)) for module in self.stack.outputs[unit]]
+            else:
+                hooks.append(layer.register_forward_hook(mix(position), with_kwargs=True))
+        return hooks
 
     @torch.no_grad()
     def magnitudes(self) -> Tensor:
@@ -71,13 +84,19 @@ class _Layers(Part):
                 for parameter in module.parameters(recurse=False):
                     parameter.mul_(factor)
 
+    def fits(self, source: int, target: int) -> bool:
+        """See :meth:`Part.fits`: the source has all that the target has, in the same shapes."""
+        given = _tensors(self._all[source])
+        return all(
+            name in given and given[name].shape == own.shape for name, own in _tensors(self._all[target]).items()
+        )
+
     @torch.no_grad()
     def copy_unit(self, source: int, target: int) -> None:
         """See :meth:`Part.copy_unit`: parameters and buffers; the copy's optimizer state starts fresh."""
-        taken = self._all[source]
-        given = self._all[target]
-        for mine, theirs in zip(_tensors(given), _tensors(taken), strict=True):
-            mine.copy_(theirs)
+        given = _tensors(self._all[source])
+        for name, own in _tensors(self._all[target]).items():
+            own.copy_(given[name])
 
     def layer_parameters(self) -> list[list[nn.Parameter]]:
         """Parameters of every layer, active or not."""
@@ -93,7 +112,11 @@ class SkippedLayers(_Layers):
 
     def __init__(self, stack: Stack) -> None:
         super().__init__(stack)
+        self.pinned = stack.pinned
+        self.enters_at_zero = stack.identity
         self._whole = stack.layers
+        fields = stack.config_fields  # those that hold the number; a configuration may serve other stacks too
+        self._fields = [field for field in fields if getattr(stack.config, field, None) == self.units]
         self._types = list(getattr(stack.config, "layer_types", None) or [])
 
     def switch(self, active: tuple[int, ...], fresh: Sequence[int] = ()) -> None:
@@ -120,17 +143,19 @@ class SkippedLayers(_Layers):
 
     def _install(self, active: tuple[int, ...]) -> None:
         whole = len(active) == self.units
-        layers = self._whole if whole else nn.ModuleList(self._all[unit] for unit in active)
+        layers = self._whole if whole else self._list([self._all[unit] for unit in active])
         layers.train(self.stack.owner.training)  # train() and eval() have not reached layers that were out
         setattr(self.stack.owner, self.stack.attribute, layers)
         for position, unit in enumerate(active):
             for module, attribute in self._numbers[unit]:
                 setattr(module, attribute, position)
-        config = self.stack.config
-        if config is not None and hasattr(config, "num_hidden_layers"):
-            config.num_hidden_layers = len(active)
-            if self._types:
-                config.layer_types = [self._types[unit] for unit in active]  # type: ignore[attr-defined]
+        for field in self._fields:
+            setattr(self.stack.config, field, len(active))
+        if self._fields and len(self._types) == self.units:
+            setattr(self.stack.config, "layer_types", [self._types[unit] for unit in active])  # noqa: B010 (any object)
+
+    def _list(self, layers: list[nn.Module]) -> nn.ModuleList | nn.Sequential:
+        return nn.Sequential(*layers) if isinstance(self._whole, nn.Sequential) else nn.ModuleList(layers)
 
 
 class FrozenLayers(_Layers):
@@ -155,8 +180,8 @@ class FrozenLayers(_Layers):
         yield
 
 
-def _tensors(layer: nn.Module) -> list[Tensor]:
-    return [*layer.parameters(), *layer.buffers()]
+def _tensors(layer: nn.Module) -> dict[str, Tensor]:
+    return {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
 
 
 def _layer_numbers(layer: nn.Module) -> list[tuple[nn.Module, str]]:

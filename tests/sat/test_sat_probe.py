@@ -39,8 +39,7 @@ def losses_with_gate(controller, part, unit, value, loss, batches):
             gates = torch.tensor([float(u in each.active) for u in range(each.units)], dtype=torch.float64)
             if each is part:
                 gates[unit] = value
-            added = each.gated(gates)
-            handles += added if isinstance(added, list) else [added]
+            handles += each.gated(gates)
         losses = [loss(index).item() for index in range(batches)]
     for handle in handles:
         handle.remove()
@@ -78,7 +77,7 @@ def test_an_active_units_gate_gradient_is_its_product_of_output_weight_and_gradi
     part = controller.parts[1]
     found = gate_probe(model, controller.parts, {p.name: [1.0] * p.units for p in controller.parts}, loss_of(model), 1)
     loss_of(model)(0).backward()
-    weight = part.site.output.weight
+    weight = part.site.gates[0].module.weight
     products = (weight * weight.grad).unflatten(1, (part.units, -1)).sum((0, 2))
     torch.testing.assert_close(found[part.name].gradient, products.detach(), rtol=1e-4, atol=1e-7)
 

@@ -111,9 +111,9 @@ class Own(nn.Module):
                 sat.Cut(f"blocks.{i}.narrow.weight", block.narrow, "weight", 1, 4, output=True),
             )
             counts = (sat.Count(block.wide, "out_features", 4), sat.Count(block.narrow, "in_features", 4))
-            parts.append(sat.Site(f"blocks.{i}", "mlp", 6, cuts, counts, block.narrow, 4))
+            parts.append(sat.Site(f"blocks.{i}", "mlp", 6, cuts, counts, (sat.Gate(block.narrow, 4),)))
         stack = sat.Stack("blocks", self, "blocks", tuple((block.narrow,) for block in self.blocks))
-        return sat.Structure("own", stack, tuple(parts))
+        return sat.Structure("own", (stack,), tuple(parts))
 
 
 @pytest.mark.parametrize("axis", ["depth", "width"])

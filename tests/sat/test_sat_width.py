@@ -104,7 +104,7 @@ def test_entry_changes_nothing_and_then_learns():
     assert switch.entries > 0
     torch.testing.assert_close(model(input_ids=tokens(5)).logits, before, rtol=0, atol=1e-6)
     fresh = controller.parts[1]
-    out = fresh.site.output.weight
+    out = fresh.site.gates[0].module.weight
     entered = [u for u in range(fresh.units) if not out[:, u * 8 : u * 8 + 8].any()]
     assert len(entered) == fresh.units - sat.units_kept(fresh.units, 0.3)
     train(model, optimizer, controller, 10, 12)
@@ -359,7 +359,9 @@ def test_returning_units_ramp_up():
     controller._install(part, part.active, (*sorted({gone, *part.active[:3]}),), (), [gone])
     at = part.active.index(gone)
     seen = []
-    probe = part.site.output.register_forward_hook(lambda m, args, out: seen.append(args[0][..., at * 8 : at * 8 + 8]))
+    probe = part.site.gates[0].module.register_forward_hook(
+        lambda m, args, out: seen.append(args[0][..., at * 8 : at * 8 + 8])
+    )
     for step in range(5):
         model(input_ids=tokens(0))
         with controller.ramp.suspended(controller.parts):

@@ -1,0 +1,67 @@
+"""Configurations that a model's structure can't follow, refused before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from sat.config import SATConfig
+from sat.parts import Part
+from sat.score import is_compiled
+from sat.select import place
+from sat.structure import Structure
+from sat.units import units_kept
+
+
+def check_structure(structure: Structure, config: SATConfig) -> None:
+    """Raises ValueError: the model has nothing along the axis."""
+    if config.axis == "depth" and not structure.stacks:
+        raise ValueError(f"{structure.family}: no stack of residual layers is described; use axis 'width'")
+    if config.axis == "width" and not structure.parts:
+        raise ValueError(f"{structure.family}: no sites inside the layers are described; use axis 'depth'")
+
+
+def check_parts(model: nn.Module, parts: Sequence[Part], config: SATConfig) -> None:
+    """Raises ValueError: a setting that the model's layers can't follow; the text says which and what to do."""
+    if config.mode != "skip":
+        return
+    gated = next((part.name for part in parts if not part.enters_at_zero), None)
+    if gated is not None and config.regime == "persistent":
+        raise ValueError(
+            f"regime 'persistent' delivers the full model with layers that do nothing, but the layers of {gated} "
+            "normalise after the residual sum, so they always do something; use regime 'growing' or 'rotating', or "
+            "axis 'width'"
+        )
+    rises = gated is not None and config.entry == "zero"
+    if rises and config.ramp_steps < 2:
+        raise ValueError(
+            f"the layers of {gated} normalise after the residual sum: no zero output makes a new one the identity, so "
+            f"it enters by a gate that rises over ramp_steps, which is {config.ramp_steps}; set it to 2 or more, or "
+            "use entry 'random', 'copy' or 'interleaved'"
+        )
+    if is_compiled(model) and config.ramp_steps > 1 and (rises or config.regime != "growing"):
+        way = "set ramp_steps=0" if not rises else "use entry 'random', 'copy' or 'interleaved' and ramp_steps=0"
+        raise ValueError(
+            "the gates of returning units are hooks, and compiled modules would ignore them: "
+            f"{way}, or don't compile the model"
+        )
+    if config.entry in {"copy", "interleaved"}:
+        for part in parts:
+            _check_sources(part, config)
+
+
+def _check_sources(part: Part, config: SATConfig) -> None:
+    """Every layer that comes in later needs one of its shape among those that train first."""
+    keep = units_kept(part.units, config.stages[0][1], max(config.floor, part.floor, len(part.pinned)))
+    first = place(part.units, (), keep, spread=config.entry == "interleaved", pinned=part.pinned)
+    for unit in range(part.units):
+        if unit not in first and not any(part.fits(source, unit) for source in first):
+            raise ValueError(
+                f"entry {config.entry!r}: layer {unit} of {part.name} can't be a copy of {_listed(first)}, all that "
+                "trains first: the shapes differ; start with a larger share, or use entry 'zero' or 'random'"
+            )
+
+
+def _listed(units: Sequence[int]) -> str:
+    return f"layer {units[0]}" if len(units) == 1 else f"layers {', '.join(map(str, units))}"

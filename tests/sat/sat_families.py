@@ -1,0 +1,184 @@
+"""One tiny model of every family, with a loss and outputs by the number of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from sat_models import tokens
+from torch import Tensor, nn
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    CLIPConfig,
+    CLIPModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MarianConfig,
+    MarianMTModel,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    ResNetConfig,
+    ResNetForImageClassification,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    T5Config,
+    T5ForConditionalGeneration,
+    ViTConfig,
+    ViTForImageClassification,
+)  # fmt: skip
+
+LAYERS = 3
+DECODER = {
+    "vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32, "use_cache": False,
+}  # fmt: skip
+ENCODER = {
+    "vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4, "max_position_embeddings": 34, "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
+T5 = {
+    "vocab_size": 50, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": LAYERS, "num_decoder_layers": LAYERS,
+    "num_heads": 4, "dropout_rate": 0.0, "decoder_start_token_id": 0, "use_cache": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Family:
+    """``stacks``: names of the lists of layers; ``post_norm``: norms follow the sums; ``pinned``: first layers stay."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    call: Callable[[nn.Module, int], object]  # a batch through the model, with its loss
+    stacks: tuple[str, ...]
+    logits: str = "logits"
+    post_norm: bool = False
+    pinned: bool = False
+    convolutional: bool = False
+
+    def make(self, seed: int = 0) -> nn.Module:
+        torch.manual_seed(seed)
+        return self.build()
+
+    def loss(self, model: nn.Module, index: int) -> Tensor:
+        return self.call(model, index).loss
+
+    def outputs(self, model: nn.Module, index: int = 99) -> Tensor:
+        """In eval mode, so that running statistics stay as they are."""
+        training = model.training
+        model.eval()
+        with torch.no_grad():
+            found = getattr(self.call(model, index), self.logits)
+        model.train(training)
+        return found
+
+
+def text(model: nn.Module, index: int) -> object:
+    ids = tokens(index, length=6)
+    return model(input_ids=ids, labels=ids)
+
+
+def images(index: int, batch: int = 4, size: int = 16) -> Tensor:
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(index))
+
+
+def picture(model: nn.Module, index: int) -> object:
+    return model(pixel_values=images(index), labels=torch.arange(4) % 2)
+
+
+def pair(model: nn.Module, index: int) -> object:
+    return model(input_ids=tokens(index, batch=4, length=6), pixel_values=images(index), return_loss=True)
+
+
+def clip() -> CLIPModel:
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+    config = CLIPConfig(
+        text_config={**tower, "vocab_size": 50, "num_hidden_layers": LAYERS, "max_position_embeddings": 16,
+                     "eos_token_id": 2, "bos_token_id": 0, "pad_token_id": 1},
+        vision_config={**tower, "num_hidden_layers": 2, "image_size": 16, "patch_size": 8},
+        projection_dim=16,
+    )  # fmt: skip
+    return CLIPModel(config)
+
+
+def marian() -> MarianMTModel:
+    config = MarianConfig(
+        vocab_size=50, d_model=32, encoder_layers=LAYERS, decoder_layers=LAYERS, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=32, dropout=0.0,
+        pad_token_id=49, decoder_start_token_id=49, eos_token_id=0, forced_eos_token_id=0, use_cache=False,
+    )  # fmt: skip
+    return MarianMTModel(config)
+
+
+def resnet(kind: str) -> ResNetForImageClassification:
+    sizes = [64, 128] if kind == "bottleneck" else [16, 32]
+    config = ResNetConfig(embedding_size=16, hidden_sizes=sizes, depths=[2, 3], layer_type=kind, num_labels=2)
+    return ResNetForImageClassification(config)
+
+
+def gpt2() -> GPT2LMHeadModel:
+    config = GPT2Config(
+        vocab_size=50, n_positions=32, n_embd=32, n_layer=LAYERS, n_head=4, resid_pdrop=0.0, embd_pdrop=0.0,
+        attn_pdrop=0.0, use_cache=False, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+def vit() -> ViTForImageClassification:
+    shape = {name: value for name, value in ENCODER.items() if name not in {"vocab_size", "max_position_embeddings"}}
+    return ViTForImageClassification(ViTConfig(**shape, image_size=16, patch_size=8, num_labels=2))
+
+
+STAGES = ("resnet.encoder.stages.0.layers", "resnet.encoder.stages.1.layers")
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family("llama", lambda: LlamaForCausalLM(LlamaConfig(**DECODER)), text, ("model.layers",)),
+        Family("mistral", lambda: MistralForCausalLM(MistralConfig(**DECODER)), text, ("model.layers",)),
+        Family("qwen2", lambda: Qwen2ForCausalLM(Qwen2Config(**DECODER)), text, ("model.layers",)),
+        Family("qwen3", lambda: Qwen3ForCausalLM(Qwen3Config(**DECODER, head_dim=8)), text, ("model.layers",)),
+        Family("gpt2", gpt2, text, ("transformer.h",)),
+        Family("bert", lambda: BertForMaskedLM(BertConfig(**ENCODER)), text, ("bert.encoder.layer",), post_norm=True),
+        Family(
+            "roberta",
+            lambda: RobertaForMaskedLM(RobertaConfig(**ENCODER)),
+            text,
+            ("roberta.encoder.layer",),
+            post_norm=True,
+        ),
+        Family("vit", vit, picture, ("vit.layers",)),
+        Family("resnet", lambda: resnet("bottleneck"), picture, STAGES, pinned=True, convolutional=True),
+        Family("resnet-basic", lambda: resnet("basic"), picture, STAGES, pinned=True, convolutional=True),
+        Family("marian", marian, text, ("model.encoder.layers", "model.decoder.layers"), post_norm=True),
+        Family(
+            "t5",
+            lambda: T5ForConditionalGeneration(T5Config(**T5)),
+            text,
+            ("encoder.block", "decoder.block"),
+            pinned=True,
+        ),
+        Family(
+            "t5-gated",
+            lambda: T5ForConditionalGeneration(T5Config(**T5, feed_forward_proj="gated-gelu")),
+            text,
+            ("encoder.block", "decoder.block"),
+            pinned=True,
+        ),
+        Family(
+            "clip",
+            clip,
+            pair,
+            ("text_model.encoder.layers", "vision_model.encoder.layers"),
+            logits="logits_per_image",
+        ),
+    )
+}
