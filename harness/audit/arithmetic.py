@@ -20,7 +20,7 @@ from harness.meter import samples as samples_format
 from harness.meter.energy import windows_energy
 from harness.record.record import Record, SamplesFile
 from harness.run.events import Window, parse
-from harness.types import Basis, UserError
+from harness.types import Basis, UserError, digest
 
 TOLERANCE = 1e-9  # relative; sums in another order differ by less
 CHARGED = ("warmup", "train", "probe")  # spelt out: the audit must not inherit a mistake
@@ -61,13 +61,23 @@ def _text(value: float | None, unit: str) -> str:
 
 
 def _record(root: Path, record: Record) -> Iterator[str]:
-    if record.run_id != record.spec.run_id:
+    if not has_own_id(record):
         yield f"its specification has the id {record.spec.run_id}"
     yield from _headline(record)
     yield from _curve(record)
     yield from _per_step(record)
     yield from _flops(record)
     yield from _files(root, record)
+
+
+def has_own_id(record: Record) -> bool:
+    """Whether its id is that of its specification, as this code knows it or as it was written.
+
+    A key that came later has its default in older records, and was no part of their id.
+    """
+    spec = record.spec
+    written = digest(spec.model_dump(mode="json", exclude_unset=True))
+    return record.run_id in {spec.run_id, f"{spec.run_id.rpartition('-')[0]}-{written}"}
 
 
 def _joules(windows: Sequence[float | None]) -> float | None:

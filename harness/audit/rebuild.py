@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from harness.audit.arithmetic import has_own_id
 from harness.audit.differ import differences
 from harness.audit.files import inside
 from harness.meter.base import Calibration, MeterInfo, Sample
@@ -73,7 +74,8 @@ def rebuilt(ledger: Ledger, record: Record) -> Record:
         calibration=calibration,
         sampler_cpu_share=record.conditions.get("sampler_cpu_share"),
     )
-    return assemble(attempt, events, info, samples, samples_file, events_file)
+    derived = assemble(attempt, events, info, samples, samples_file, events_file)
+    return derived.model_copy(update={"run_id": record.run_id}) if has_own_id(record) else derived
 
 
 def record_differences(ledger: Ledger, record: Record, line: bytes) -> Iterator[str]:
@@ -91,10 +93,10 @@ def record_differences(ledger: Ledger, record: Record, line: bytes) -> Iterator[
     except (OSError, UserError, ValueError, LookupError, StopIteration) as error:
         yield f"can't be put together again from its raw files: {error}"
         return
-    text = canonical_json(derived).encode()
-    if text != line:
-        found = differences(json.loads(line), derived.model_dump(mode="json"), "the record says")
-        yield from found or ["the line in records.jsonl is not in canonical form: it was rewritten"]
+    if canonical_json(json.loads(line)).encode() != line:
+        yield "the line in records.jsonl is not in canonical form: it was rewritten"
+    if canonical_json(derived) != canonical_json(record):  # a key that came after the line was written: its default
+        yield from differences(record.model_dump(mode="json"), derived.model_dump(mode="json"), "the record says")
     yield from calibration
     if record.samples is not None and record.meter is not None and record.ended is not None:
         torn = read(ledger.root / record.samples.path).torn

@@ -14,7 +14,7 @@ from harness.audit.audit import Report
 from harness.record import fingerprint
 from harness.record.ledger import Ledger, sha256_of
 from harness.record.record import Record
-from harness.types import canonical_json
+from harness.types import canonical_json, digest
 
 SUITE = """\
 name: made
@@ -364,3 +364,26 @@ def test_numbers_of_other_code_are_named_as_such(made, monkeypatch):
     assert audited(made).notes == []  # everything agrees: nothing to explain
     edit_record(made, "sat", lambda record: scale_energy(record, 0.8))
     assert any("recorded by code revision test, audited by later" in note for note in audited(made).notes)
+
+
+def test_a_line_in_another_form_is_named(made):
+    unseal(made)
+    lines = lines_of(made)
+    spaced = json.dumps(json.loads(lines[0])) + "\n"
+    (made / "records.jsonl").write_text(spaced + lines[1], encoding="utf-8")
+    assert any("not in canonical form" in finding for finding in audited(made).findings)
+
+
+def test_a_record_from_before_a_key_existed_is_still_put_together_again(made):
+    """Keys with a default may be added later: the id is that of the specification as it was written."""
+    unseal(made)
+
+    def older(record: dict) -> None:
+        assert record["spec"]["recipe"].pop("jitter_s") == 0
+        name, _, _ = record["run_id"].rpartition("-")
+        record["run_id"] = f"{name}-{digest(record['spec'])}"
+
+    edit_record(made, "sat", older)
+    report = audited(made)
+    assert report.findings == []
+    assert report.rebuilt == 2

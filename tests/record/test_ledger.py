@@ -121,3 +121,26 @@ def test_file_reference_hashes_the_content(ledger: Ledger) -> None:
     reference = ledger.file_reference(path, 3)
     assert (reference.path, reference.count) == ("samples/a", 3)
     assert reference.sha256 == sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_orphans_are_kept_under_numbers_and_shared_files_stay(tmp_path):
+    ledger = Ledger(tmp_path)
+    for folder in ("samples", "events"):
+        (tmp_path / folder).mkdir()
+    for attempt in range(3):  # three runners killed, one after the other
+        (tmp_path / "samples" / "run.samples").write_text(f"attempt {attempt}")
+        (tmp_path / "events" / "run.jsonl").write_text(f"attempt {attempt}")
+        said = ledger.set_aside_orphans([])
+        assert len(said) == 2
+        assert "used nowhere" in said[0]
+    for name in ("calibration.samples", "idle-block.samples"):
+        (tmp_path / "samples" / name).write_text("shared")
+    assert ledger.set_aside_orphans([]) == []
+    kept = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.glob("*/*")}
+    assert kept == {
+        "samples/run-orphan.samples": "attempt 0", "samples/run-orphan-2.samples": "attempt 1",
+        "samples/run-orphan-3.samples": "attempt 2", "events/run-orphan.jsonl": "attempt 0",
+        "events/run-orphan-2.jsonl": "attempt 1", "events/run-orphan-3.jsonl": "attempt 2",
+        "samples/calibration.samples": "shared", "samples/idle-block.samples": "shared",
+    }  # fmt: skip
+    assert unused(tmp_path / "samples" / "calibration.samples").name == "calibration-2.samples"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.meter.base import Energy, MeterInfo
+from harness.meter.calibration import observed_period_s
 from harness.record.record import Record
 from harness.report import formats
 from harness.report.sections.base import Section
@@ -50,6 +51,8 @@ class Quality:
     dominating: str
     parts: tuple[tuple[str, float], ...]  # the budget: median relative standard deviation of each part
     disagreement: tuple[float, float] | None  # median and largest absolute, between the two channels
+    period_is_observed: bool  # by polling; else the meter's period is assumed
+    sampler_share: float | None  # of one core, median
 
 
 class Measurement(Section):
@@ -84,6 +87,7 @@ def _quality(records: Sequence[Record]) -> Quality:
     relative = [e.uncertainty_j / e.joules for e in known if e.uncertainty_j is not None and e.joules]
     disagreements = [abs(e.disagreement) for e in known if e.disagreement is not None]
     coverage = [e.coverage for e in energies]
+    shares = [float(r.conditions["sampler_cpu_share"]) for r in records if "sampler_cpu_share" in r.conditions]
     meter = records[0].meter
     assert meter is not None
     return Quality(
@@ -95,6 +99,8 @@ def _quality(records: Sequence[Record]) -> Quality:
         dominating=_dominating(known),
         parts=_parts(known),
         disagreement=(statistics.median(disagreements), max(disagreements)) if disagreements else None,
+        period_is_observed=all(r.meter is not None and observed_period_s(r.meter) is not None for r in records),
+        sampler_share=statistics.median(shares) if shares else None,
     )
 
 
