@@ -7,8 +7,10 @@ from typing import Any
 
 from harness.judge.types import Judgement
 from harness.record.record import Record
+from harness.types import Basis
 
 SCHEMA = 1
+NOTICE = "SIMULATED, NOT MEASURED: the energies are made up and decide nothing"
 
 
 def document(judgement: Judgement, records: Sequence[Record]) -> dict[str, Any]:
@@ -16,6 +18,8 @@ def document(judgement: Judgement, records: Sequence[Record]) -> dict[str, Any]:
     ordered = sorted(records, key=lambda r: (r.run_id, r.attempt))
     return {
         "report_schema": SCHEMA,
+        "basis": judgement.basis.value,
+        "notice": NOTICE if judgement.basis is Basis.SIMULATED else "",
         "judgement": judgement.model_dump(mode="json"),
         "runs": [_summary(record) for record in ordered],
     }
@@ -36,6 +40,7 @@ def _summary(record: Record) -> dict[str, Any]:
         "quality": record.quality, "quality_errors": record.quality_errors,
         "device_id": record.device_id, "fingerprint_id": record.fingerprint_id,
         "meter": record.meter.name if record.meter else None,
+        "meter_basis": record.meter.basis.value if record.meter else None,
     }  # fmt: skip
 
 

@@ -52,9 +52,9 @@ class Projection:
 
 
 def projections(view: View) -> list[Projection]:
-    """For the comparison that the key numbers come from; empty where no saving was found at all."""
+    """For the comparison that the key numbers come from; empty where no saving was found, or only a made-up one."""
     comparison = view.headline
-    if comparison is None:
+    if comparison is None or view.simulated:
         return []
     rows = []
     for fact in PUBLISHED:

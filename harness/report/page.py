@@ -56,7 +56,7 @@ def render_markdown(judgement: Judgement, records: Sequence[Record]) -> str:
 
     view = View(judgement, tuple(records))
     parts = [
-        f"# {escape(judgement.title)}",
+        f"# {'[SIMULATED] ' if view.simulated else ''}{escape(judgement.title)}",
         f"**{escape(judgement.headline or 'No conclusion was drawn.')}**",
         f"> **{view.basis.value.upper()}**: {view.basis_lead}",
     ]

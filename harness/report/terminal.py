@@ -49,6 +49,8 @@ def verdict_table(judgement: Judgement, *, width: int | None = None, colour: boo
 def _reason(verdict: Verdict) -> str:
     """The first sentence each of the reason and of the attribution; the page has the rest."""
     parts = [sentences(verdict.reason)[0], sentences(verdict.attribution)[0]]
-    if verdict.model_says:
+    if any(check.estimate is not None and check.estimate.basis is Basis.SIMULATED for check in verdict.checks):
+        parts.insert(0, "[simulated]")
+    elif verdict.model_says:
         parts.insert(0, f"[{verdict.model_says}]")
     return " ".join(part for part in parts if part)

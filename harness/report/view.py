@@ -24,8 +24,8 @@ _BASIS_LEADS = {
         "so a claim about energy can at most be supported or contradicted by a model, never verified."
     ),
     Basis.SIMULATED: (
-        "A made-up instrument: no energy on this page was measured. It shows that the harness works, "
-        "not that any training saves anything."
+        "A made-up instrument: no energy here was measured, and none decides anything. It shows that the harness "
+        "works, not that any training saves anything."
     ),
     Basis.COUNTED: "Nothing was metered: these are exact counts of arithmetic, not energies.",
     Basis.PROJECTED: "Nothing here was measured: these are projections.",
@@ -183,6 +183,11 @@ class View:
     def measured(self) -> bool:
         """Whether the energies were read from an instrument."""
         return self.basis is Basis.MEASURED
+
+    @property
+    def simulated(self) -> bool:
+        """Whether somebody made the energies up: then nothing on the page may be taken for a finding about them."""
+        return self.basis is Basis.SIMULATED
 
     @property
     def basis_lead(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -179,6 +180,41 @@ def test_a_page_without_an_instrument_says_so_everywhere(basis: Basis) -> None:
     heads = [e.text for e in tree.all("th") if e.text.startswith(("Energy", "Net of idle"))]
     assert len(heads) > 5
     assert all(basis.value in head for head in heads), heads
+
+
+def test_a_simulated_page_can_not_be_cropped_into_a_measured_one() -> None:
+    judgement, records = judged(Basis.SIMULATED)
+    tree = read(page.render_html(judgement, records))
+    strip = next(e for e in tree.all("div") if e.has_class("strip"))
+    assert strip.text.startswith("SIMULATED, NOT MEASURED")  # words, whatever the colours
+    for section in next(e for e in tree.all("main")).all("section"):
+        assert "simulated energies" in section.all("h2")[0].text
+    assert not [e for e in tree.all("span") if e.has_class("chip-supported") or e.has_class("chip-contradicted")]
+    for row in (e for e in tree.all("tr") if e.has_class("verdict")):
+        cells = row.all("td")
+        numbers = [e.text for e in row.all("span") if e.has_class("est")]
+        if any("simulated" in number for number in numbers):
+            assert "its energy: simulated, decides nothing" in cells[0].text
+            assert "verified" not in cells[0].text
+    heads = [e.text for e in tree.all("th") if e.text.startswith(("CO2e", "Rental", "Electricity", "Power ratio"))]
+    assert len(heads) > 5
+    assert all("(simulated)" in head for head in heads), heads
+    footprint = next(e for e in tree.all("section") if e.attributes["id"] == "footprint").text
+    assert "nothing was found that could be projected" in footprint
+    assert "GPT-4" not in footprint
+
+
+def test_markdown_and_json_of_a_simulated_set_open_with_the_word() -> None:
+    judgement, records = judged(Basis.SIMULATED)
+    text = page.render_markdown(judgement, records)
+    assert text.startswith("# [SIMULATED] ")
+    assert "(its energy: simulated, decides nothing)" in text
+    document = json.loads(page.render_json(judgement, records))
+    assert document["basis"] == "simulated"
+    assert document["notice"].startswith("SIMULATED, NOT MEASURED")
+    assert {run["meter_basis"] for run in document["runs"] if run["energy"]} == {"simulated"}
+    measured = json.loads(page.render_json(*judged(Basis.MEASURED)))
+    assert (measured["basis"], measured["notice"]) == ("measured", "")
 
 
 def test_a_measured_page_does_not_pretend_to_be_modelled() -> None:

@@ -38,7 +38,8 @@ class Controls(Section):
     def markdown(self, view: View) -> str:
         """The same table."""
         return table(
-            ["arm", "control", "metric", "arm − control", "FLOPs arm / control", "energy arm / control", "outcome"],
+            ["arm", "control", "metric", "arm − control", "FLOPs arm / control",
+             f"energy{view.energy_note} arm / control", "outcome"],
             [
                 [r.arm, r.control, r.metric, formats.estimate_text(r.difference), ratio(r.flops_ratio),
                  ratio(r.energy_ratio), r.outcome]

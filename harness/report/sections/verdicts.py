@@ -11,6 +11,7 @@ from harness.report.formats import sentences
 from harness.report.markdown import table
 from harness.report.sections.base import Section
 from harness.report.view import View
+from harness.types import Basis
 
 _ORDER = ("verified", "supported", "refuted", "contradicted", "inconclusive", "invalid", "not tested")
 
@@ -36,7 +37,9 @@ class Row:
 def row(view: View, verdict: Verdict) -> Row:
     """A verdict with its chip and the estimates that decided it."""
     status, word, aside = verdict.status.value, verdict.status.value, ""
-    if verdict.model_says and verdict.status is VerdictStatus.INCONCLUSIVE:
+    if any(check.estimate is not None and check.estimate.basis is Basis.SIMULATED for check in verdict.checks):
+        aside = "its energy: simulated, decides nothing"
+    elif verdict.model_says and verdict.status is VerdictStatus.INCONCLUSIVE:
         status, word, aside = verdict.model_says.split()[0], verdict.model_says, "verdict: inconclusive"
     elif verdict.model_says:
         aside = f"its energy: {verdict.model_says}"
@@ -115,8 +118,8 @@ class Verdicts(Section):
             if not found:
                 found = "not tested" if r.verdict.status is VerdictStatus.NOT_TESTED else "no number"
             lines.append(
-                [f"{SIGNS[r.status]} **{r.word}**", r.verdict.claim.id, r.verdict.claim.text, found, r.to_hold,
-                 r.verdict.reason, r.verdict.attribution or "–", r.verdict.needs or "–"]
+                [f"{SIGNS[r.status]} **{r.word}**{_aside(view, r)}", r.verdict.claim.id, r.verdict.claim.text, found,
+                 r.to_hold, r.verdict.reason, r.verdict.attribution or "–", r.verdict.needs or "–"]
             )  # fmt: skip
         heads = [
             "verdict",
@@ -129,6 +132,10 @@ class Verdicts(Section):
             "it would take",
         ]
         return table(heads, lines)
+
+
+def _aside(view: View, row: Row) -> str:
+    return f" ({row.aside})" if view.simulated and row.aside else ""
 
 
 SIGNS = {
