@@ -9,8 +9,20 @@ import pytest
 from simulated_cases import scenario_file
 
 from harness.meter.energy import energy_of
+from harness.meter.simulated.load import Load
 from harness.meter.simulated.play import play
-from harness.meter.simulated.scenario import Scenario, find, load_scenario, shipped
+from harness.meter.simulated.scenario import (
+    Card,
+    Counter,
+    Fault,
+    FaultKind,
+    Part,
+    Scenario,
+    Sensor,
+    find,
+    load_scenario,
+    shipped,
+)
 from harness.meter.validity import reasons_against
 from harness.types import UserError
 
@@ -184,3 +196,30 @@ def test_a_faulty_scenario_makes_a_run_of_ten_seconds_invalid(name, says):
 def test_a_virtual_gpu_without_readings_can_not_be_metered():
     with pytest.raises(UserError, match="neither energy nor power"):
         play(load_scenario(shipped()["vgpu"]), 1)
+
+
+# What its page says
+
+PAGE = (Path(__file__).parents[2] / "docs" / "simulated-card.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_every_scenario_key_and_fault():
+    named = set(re.findall(r"`([a-z_0-9-]+)`", PAGE))
+    assert set(shipped()) <= named
+    assert {kind.value for kind in FaultKind} <= named
+    for model in (Scenario, Card, Sensor, Counter, Fault):
+        assert set(model.model_fields) <= named, model
+    for model in (Load, Part):
+        assert all(key in PAGE for key in model.model_fields), model
+
+
+def test_the_pages_examples_work(tmp_path):
+    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    path = tmp_path / "example.yaml"
+    path.write_text(example)
+    played = play(load_scenario(path), 25)
+    assert reasons_against(played.info, played.samples, [(played.start_ns + NS, played.start_ns + 24 * NS)])
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    found = {}
+    exec(code, found)
+    assert found["read"] == pytest.approx(1.03 * found["true"], rel=0.01)
