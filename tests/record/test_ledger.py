@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from synthetic import records as make_records
 
-from harness.record.ledger import Ledger, SetInfo, latest, sha256_of, write_atomically
+from harness.record.ledger import Ledger, SetInfo, latest, sha256_of, unused, write_atomically
 from harness.record.record import Record, Status
 from harness.types import UserError
 
