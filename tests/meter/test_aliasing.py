@@ -12,42 +12,12 @@ from faulty_runs import card, metered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from meter_samples import channel, info
+from step_aliasing import HIGH, LOOK, LOW, T, energy_until, errors, jittered, main, periods, swing
 
 from harness.meter.aliasing import CURED, MATTERS, _mean_square, check, cure_s, limit, sensor_of, together
 from harness.meter.base import Calibration, ChannelCalibration, Quantity
 from harness.meter.simulated.load import Load, square_wave
 from harness.meter.simulated.scenario import Counter
-
-T, LOOK = 0.1, 0.025
-HIGH, LOW = 600.0, 200.0
-
-
-def energy_until(seconds, step_s, duty):
-    """Joules of the square wave up to each time, as ``Load.energy_until`` has them, for many times at once."""
-    rounds, rest = np.floor(seconds / step_s), np.mod(seconds, step_s)
-    of_round = (HIGH * duty + LOW * (1 - duty)) * step_s
-    return rounds * of_round + HIGH * np.minimum(rest, duty * step_s) + LOW * np.maximum(0.0, rest - duty * step_s)
-
-
-def errors(step_s, window_s, duty=0.5, starts=12, seed=0):
-    """Relative errors of a sum of looks against the truth of its window, for windows that begin anywhere in a step."""
-    begin = (np.arange(starts) + np.random.default_rng(seed).random(starts)) / starts * step_s
-    ends = begin[:, None] + T * np.arange(1, round(window_s / T) + 1)
-    seen = (energy_until(ends, step_s, duty) - energy_until(ends - LOOK, step_s, duty)).sum(axis=1) * T / LOOK
-    true = energy_until(begin + window_s, step_s, duty) - energy_until(begin, step_s, duty)
-    return seen / true - 1
-
-
-def swing(duty=0.5):
-    return (HIGH - LOW) / (HIGH * duty + LOW * (1 - duty))
-
-
-def periods():
-    """A fine grid of step times from 5 ms to 5 s, and every simple fraction and multiple of the sensor's period."""
-    rng = random.Random(5)
-    grid = [0.005 * 1000 ** ((i + rng.random()) / 1500) for i in range(1500)]
-    exact = sorted({k * T / m for k in range(1, 50) for m in range(1, 20) if 0.005 <= k * T / m <= 5})
-    return grid, exact
 
 
 def test_the_square_wave_of_these_tests_is_that_of_the_simulated_card():
@@ -58,7 +28,7 @@ def test_the_square_wave_of_these_tests_is_that_of_the_simulated_card():
 
 @pytest.mark.parametrize("duty", [0.5, 0.3, 0.85])
 def test_no_resonance_above_one_percent_goes_unflagged_and_most_else_is_left_alone(duty):
-    grid, exact = periods()
+    grid, exact = periods(1500)
     aliased = 0
     for step_s in [*grid, *exact]:
         found = check(step_s, 60.0, T, LOOK, swing=swing(duty))
@@ -156,29 +126,12 @@ def test_lengths_that_are_nothing_are_refused():
 # Jitter, the cure.
 
 
-def jittered(rng, step_s, jitter_s, steps=600):
-    """Relative error of one window of so many steps, each ended by a random delay at low power."""
-    starts = np.concatenate([[0.0], np.cumsum(step_s + rng.uniform(0, jitter_s, steps + 60))])
-    joules = (HIGH + LOW) / 2 * step_s + LOW * (np.diff(starts) - step_s)
-    before = np.concatenate([[0.0], np.cumsum(joules)])
-
-    def until(seconds):
-        i = np.searchsorted(starts, seconds, side="right") - 1
-        rest = seconds - starts[i]
-        return before[i] + HIGH * np.minimum(rest, step_s / 2) + LOW * np.maximum(0.0, rest - step_s / 2)
-
-    begin, window_s = rng.random() * step_s, round(steps * (step_s + jitter_s / 2) / T) * T
-    ends = begin + T * np.arange(1, round(window_s / T) + 1)
-    true = until(begin + window_s) - until(begin)
-    return (until(ends) - until(ends - LOOK)).sum() * T / LOOK / true - 1, true / window_s
-
-
 @pytest.mark.parametrize(
     ("step_s", "jitter_s"), [(0.1, 0.005), (0.1, 0.02), (0.1, 0.1), (0.09, 0.02), (0.05, 0.01), (0.3, 0.05)]
 )
 def test_jitter_cures_a_resonance_by_as_much_as_the_check_says(step_s, jitter_s):
     rng = np.random.default_rng(11)
-    found, mean_w = np.array([jittered(rng, step_s, jitter_s) for _ in range(150)]).T
+    found, mean_w = np.array([jittered(rng, step_s, jitter_s, 600) for _ in range(150)]).T
     mean_step_s = step_s + jitter_s / 2
     bound = check(mean_step_s, 600 * mean_step_s, T, LOOK, swing=(HIGH - LOW) / mean_w.mean(), jitter_s=jitter_s)
     rms = math.sqrt(np.mean(found**2))
@@ -192,13 +145,18 @@ def test_the_cure_that_is_advised_works():
         jitter_s = cure_s(step_s, 600 * step_s, T, LOOK)
         assert jitter_s is not None
         before = np.abs(errors(step_s, 600 * step_s)).max()
-        found, _ = np.array([jittered(rng, step_s, jitter_s) for _ in range(100)]).T
+        found, _ = np.array([jittered(rng, step_s, jitter_s, 600) for _ in range(100)]).T
         assert before > 0.1
         assert np.quantile(np.abs(found), 0.95) < CURED
 
 
 def test_a_window_too_short_for_any_jitter_has_no_cure():
     assert cure_s(0.1, 0.5, T, LOOK) is None
+
+
+def test_the_study_runs(capsys):
+    main(["--quick"])
+    assert "| 100 ms | 50.00% |" in capsys.readouterr().out
 
 
 # The sensor of a meter, and a whole run.
