@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 from synthetic import Planted, records, suite_arms
 
-from harness.audit.verdicts import Level, verdict_statistics
+from harness.audit.trials import Level, mean_level
+from harness.audit.verdicts import verdict_statistics
 from harness.judge.judge import judge
 from harness.judge.types import Claim, Judgement, VerdictStatus
 from harness.suite.spec import FootprintOptions, Protocol
@@ -136,10 +137,8 @@ def test_modelled_energy_called_verified():
 def test_p_values_are_those_of_scipy():
     from scipy.stats import ttest_1samp
 
-    from harness.audit.verdicts import _mean
-
     values = [-0.9, -0.7, -0.85, -1.1]
-    level = _mean(values)
+    level = mean_level(values)
     assert level.p_below(-0.5) == pytest.approx(ttest_1samp(values, -0.5, alternative="less").pvalue)
     assert level.p_above(-0.5) == pytest.approx(ttest_1samp(values, -0.5, alternative="greater").pvalue)
     assert Level(0.5, 0.0, 2).p_above(0.5) == 1.0  # without scatter: the bound itself is not beyond it
