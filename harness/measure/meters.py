@@ -7,16 +7,12 @@ from pathlib import Path
 
 from harness.measure.cards import cards_of
 from harness.measure.types import MeterPlan, MeterRun, Window
-from harness.meter.base import METERS, MeterInfo, Quantity
+from harness.meter.base import METERS, Quantity
 from harness.meter.choose import AUTO, choose
 from harness.meter.sampler import Sampler, SamplerError
 from harness.record.ledger import sha256_of
 from harness.record.record import SamplesFile
 from harness.types import UserError
-
-REFRESHES = 2.5
-"""Of the meter, before a window and after it: a counter's value at an edge lies between the two beside it."""
-MAX_MARGIN_S = 0.5
 
 
 def plan_meters(
@@ -126,7 +122,7 @@ class Metering:
         self._path = self._fresh(f"{key}.idle")
         try:
             info = self._sampler.start(None, self.plan.device, path=self._path)
-            self._running, self.margin_s = True, _margin_s(info)
+            self._running, self.margin_s = True, info.margin_s
         except (SamplerError, UserError):
             return False
         if any(channel.quantity is Quantity.CPU_S for channel in info.channels):
@@ -158,7 +154,7 @@ class Metering:
         options = {"arm": arm} if METERS.get(self.plan.name).by_arm else {}
         try:
             info = self._sampler.start(pid, self.plan.device, path=self._path, options=options)
-            self._running, self.margin_s = True, _margin_s(info)
+            self._running, self.margin_s = True, info.margin_s
         except UserError as error:
             if self.plan.asked:
                 raise
@@ -191,7 +187,3 @@ class Metering:
 
     def _file(self, path: Path, count: int) -> SamplesFile:
         return SamplesFile(path=path.relative_to(self.folder.parent).as_posix(), sha256=sha256_of(path), count=count)
-
-
-def _margin_s(info: MeterInfo) -> float:
-    return min(REFRESHES * (info.update_period_s or 0.0), MAX_MARGIN_S)

@@ -78,6 +78,11 @@ class Calibration(Frozen):
     channels: tuple[ChannelCalibration, ...]
 
 
+MARGIN_REFRESHES = 2.5
+"""A counter's value at a window's edge lies between the refreshes on both sides of it."""
+MAX_MARGIN_S = 0.5
+
+
 class MeterInfo(Frozen):
     """What a record says of its meter."""
 
@@ -90,6 +95,11 @@ class MeterInfo(Frozen):
     look_s: float | None = None  # how long of each period the power sensor looks; None: not known
     sample_hz: float | None = None  # reads a second; where readings come from elsewhere, how often they do
     calibration: Calibration | None = None  # observed; without one ``update_period_s`` is assumed
+
+    @property
+    def margin_s(self) -> float:
+        """To be read so long before and after a window, for the refreshes next to its edges."""
+        return min(MARGIN_REFRESHES * (self.update_period_s or 0.0), MAX_MARGIN_S)
 
 
 class Sample(NamedTuple):

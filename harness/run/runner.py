@@ -271,9 +271,11 @@ class Runner:
                 sampler.stop()
                 path.unlink(missing_ok=True)
                 return _Idle()
+            time.sleep(info.margin_s)
             start_ns = time.monotonic_ns()
             time.sleep(self.suite.idle_s)
             end_ns = time.monotonic_ns()
+            time.sleep(info.margin_s)
             sampler.stop()
             samples = read(path).samples
             baseline = IdleBaseline(
@@ -331,10 +333,12 @@ class Runner:
                     if isinstance(event, Started) and planned.spec.protocol is not RunProtocol.COUNT:
                         self.device_id = event.device
                         metering.start(worker.pid, event.device, self._run_options(planned))
+                        metering.settle()
                         worker.go()
                     elif isinstance(event, Progress):
                         self.display.update(event, time.monotonic() - began, metering.peek())
                     elif isinstance(event, Finished):
+                        metering.settle()
                         metering.stop()
                         worker.bye()
                 if time.monotonic() - began > self.suite.timeout_s:
@@ -414,6 +418,11 @@ class _Metering:
             self._running = True
         except (SamplerError, UserError) as error:
             self.problem = f"the meter could not be started: {error}"
+
+    def settle(self) -> None:
+        """Let the refreshes pass that a window's edge needs beside it; before the first window and after the last."""
+        if self._running and self.info is not None:
+            time.sleep(self.info.margin_s)
 
     def peek(self) -> Live:
         """For the live line."""

@@ -19,7 +19,7 @@ import pytest
 from tiny_commands import scenario
 
 from harness import cli
-from harness.measure import meters
+from harness.meter import base
 from harness.meter.opinions.base import OPINIONS, Opinion, Part, SecondOpinion
 from harness.types import Basis
 
@@ -54,7 +54,7 @@ Measure = Callable[..., Answer]
 def measure(capfd, monkeypatch, tmp_path) -> Measure:
     """``measure("--json", "--", "true")`` in this process and an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(meters, "MAX_MARGIN_S", 0.02)
+    monkeypatch.setattr(base, "MAX_MARGIN_S", 0.02)
 
     def call(*arguments: str) -> Answer:
         monkeypatch.setattr(sys, "argv", ["harness", "measure", *arguments])
@@ -70,7 +70,7 @@ def measure(capfd, monkeypatch, tmp_path) -> Measure:
 @pytest.fixture
 def exactly(measure, monkeypatch) -> Measure:
     """The same, reading long enough beside each window for its edges: where joules are tested."""
-    monkeypatch.setattr(meters, "MAX_MARGIN_S", 0.16)
+    monkeypatch.setattr(base, "MAX_MARGIN_S", 0.16)
     return measure
 
 
