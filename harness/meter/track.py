@@ -25,6 +25,7 @@ from statistics import median
 
 from harness.meter.base import Channel, MeterInfo, Quantity, ReadStatus, Sample
 from harness.meter.frozen import frozen_reads
+from harness.meter.plausible import MAX_PLAUSIBLE_W, most_w, rise_of
 from harness.meter.refresh import Refresh, observed_period_ns, refresh_of, stamps_are_updates, updates_of
 
 NS = 1_000_000_000
@@ -32,8 +33,6 @@ GAP_PERIODS = 5.0
 """An interval between good samples longer than so many sample periods counts as not observed ..."""
 GAP_FLOOR_S = 0.25
 """... unless it is shorter than this: a scheduler's hiccup, not a hole."""
-MAX_PLAUSIBLE_W = 10_000.0
-"""No device the harness knows draws this; a counter that says so (over at least a second) jumped."""
 MEAN_POWER_WINDOW_S = 1.0
 """Averaging window of ``nvmlDeviceGetPowerUsage`` on Ampere (but GA100) and newer."""
 
@@ -188,6 +187,7 @@ def tracks_of(info: MeterInfo, samples: Iterable[Sample]) -> dict[int, Track]:
     streams: dict[int, list[Sample]] = {
         i: [] for i, channel in enumerate(info.channels) if channel.quantity in COUNTERS | POWERS
     }
+    samples = list(samples)
     for sample in samples:
         if not 0 <= sample.channel < len(info.channels):
             raise ValueError(f"sample of channel {sample.channel}, but the meter has {len(info.channels)}")
@@ -195,13 +195,13 @@ def tracks_of(info: MeterInfo, samples: Iterable[Sample]) -> dict[int, Track]:
             streams[sample.channel].append(sample)
     for stream in streams.values():
         stream.sort(key=attrgetter("at_ns"))
-    frozen = frozen_reads(info, streams)
+    frozen, limits_w = frozen_reads(info, streams), most_w(info, samples)
     tracks = {}
     for i, stream in streams.items():
         limit_ns = gap_ns(info, stream)
         stuck = frozen.get(i, ())
         believed = [s for s in stream if not any(start < s.at_ns <= end for start, end in stuck)] if stuck else stream
-        tracks[i] = track_of(info.channels[i], believed, limit_ns, refresh_of(info, info.channels[i]))
+        tracks[i] = track_of(info.channels[i], believed, limit_ns, refresh_of(info, info.channels[i]), limits_w[i])
         tracks[i].frozen = tuple(stuck)
     return tracks
 
@@ -212,14 +212,16 @@ def gap_ns(info: MeterInfo, stream: Sequence[Sample]) -> int:
     return round(max(GAP_PERIODS * period_s, GAP_FLOOR_S) * NS)
 
 
-def track_of(channel: Channel, stream: Sequence[Sample], limit_ns: int, refresh: Refresh) -> Track:
-    """The track of one channel; ``stream`` is in order of time.
+def track_of(
+    channel: Channel, stream: Sequence[Sample], limit_ns: int, refresh: Refresh, most_w: float = MAX_PLAUSIBLE_W
+) -> Track:
+    """The track of one channel; ``stream`` is in order of time. A counter that rises by more than ``most_w`` jumped.
 
     A sample that is lost breaks the line: nothing before it is joined with anything after it. A sample
     that is merely missing is bridged up to ``limit_ns``.
     """
     track = Track(period_ns=refresh.period_ns)
-    reads = _Reads.of(channel, stream, limit_ns)
+    reads = _Reads.of(channel, stream, limit_ns, most_w)
     track.times, track.resets_ns = reads.at_ns, tuple(reads.resets_ns)
     if channel.quantity in COUNTERS:
         _lay_counter(track, reads, refresh)
@@ -244,12 +246,12 @@ class _Reads:
     resets_ns: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, channel: Channel, stream: Sequence[Sample], limit_ns: int) -> _Reads:
+    def of(cls, channel: Channel, stream: Sequence[Sample], limit_ns: int, most_w: float) -> _Reads:
         reads = cls()
         at, values, stamps, gains = reads.at_ns, reads.values, reads.stamps, reads.gains
         is_power = channel.quantity in POWERS
         broken = False
-        last_ns, last = -1, 0.0
+        last_ns, last, moved_ns = -1, 0.0, 0  # moved: when the value was last another one
         for sample in stream:
             value = sample.value
             if sample.status is not ReadStatus.OK or value is None or not 0 <= value < math.inf:
@@ -263,7 +265,8 @@ class _Reads:
                 if is_power:
                     gain = 0.0 if at_ns - last_ns <= limit_ns else None
                 else:
-                    gain = _rise(channel, last, value, at_ns - last_ns, limit_ns)
+                    most_j = most_w * max((at_ns - moved_ns) / NS, 1.0)
+                    gain = rise_of(channel, last, value, at_ns - last_ns, limit_ns, most_j)
                     if gain is None:
                         reads.resets_ns.append(at_ns)
                 if broken:
@@ -272,6 +275,7 @@ class _Reads:
             values.append(value)
             stamps.append(sample.sensor_ns)
             gains.append(gain)
+            moved_ns = at_ns if value != last or not moved_ns else moved_ns
             last_ns, last, broken = at_ns, value, False
         return reads
 
@@ -378,22 +382,6 @@ def _knot(track: Track, at_ns: int, rise_j: float, slack_ns: int = 0) -> None:
         track.knots.append(at_ns)
         track.joules.append(track.joules[-1] + rise_j)
         track.slack.append(slack_ns)
-
-
-def _rise(channel: Channel, last: float, value: float, length_ns: int, limit_ns: int) -> float | None:
-    """Joules by which a counter rose between two good reads, or ``None`` where nobody can say."""
-    delta = value - last
-    if channel.quantity is Quantity.CPU_S:
-        return delta * channel.scale if delta >= 0 else None
-    seconds = length_ns / NS
-    if channel.wrap_at is not None:
-        # In a long silence the counter may have gone round unseen, and nobody could tell.
-        if length_ns > limit_ns and seconds * MAX_PLAUSIBLE_W >= channel.wrap_at:
-            return None
-        if delta < 0:
-            delta += channel.wrap_at
-    # A counter refreshed in bursts may carry much energy in a short interval: judge it over a second.
-    return delta if 0 <= delta <= MAX_PLAUSIBLE_W * max(seconds, 1.0) else None
 
 
 def _median_period_s(stream: Sequence[Sample]) -> float:

@@ -235,7 +235,10 @@ def _resets(info: MeterInfo, samples: Sequence[Sample], windows: Windows) -> Ite
         inside = [at for at in track.resets_ns if any(start < at <= end for start, end in windows)]
         if inside:
             times = f"{len(inside)} times" if len(inside) > 1 else "once"
-            yield f"{info.channels[index].name} fell or jumped {times}: the counter was reset"
+            yield (
+                f"{info.channels[index].name} fell or jumped {times}: the counter was reset, or rose by more than "
+                "the device can have used"
+            )
 
 
 def _lost(info: MeterInfo, samples: Sequence[Sample], windows: Windows) -> Iterable[str]:

@@ -83,6 +83,7 @@ FAULTS = [
     Planted("counter reset", (fault("reset", 10),), "the counter was reset"),
     Planted("counter reset, counter of its own", (fault("reset", 10),), "was reset", fields={"counter": TRUE}),
     Planted("counter jumps up", (fault("jump", 10, value=50_000.0),), "fell or jumped"),
+    Planted("counter jumps by 5 kJ", (fault("jump", 10, value=5_000.0),), "fell or jumped"),
     Planted("counter jumps back", (fault("jump", 10, value=-5_000.0),), "fell or jumped"),
     Planted("instant power frozen", (fault("frozen", 6, of=("power",)),), notes="stood still|can't be"),
     Planted("counter frozen", (fault("frozen", 6, of=("energy",)),), notes="energy stood still"),
@@ -106,7 +107,7 @@ FAULTS = [
     Planted(
         "power frozen, and no counter",
         (fault("unsupported", of=("energy",)), fault("frozen", 6, of=ALL[1:])),
-        "power stood still while the training runs and no counter confirms it",
+        "power stood still while the device is at work and no counter confirms it",
     ),
     Planted("negative power", (fault("negative", 6, of=("power",)),)),
     Planted("negative counter", (fault("negative", 6, of=("energy",)),), notes="power stands in"),
