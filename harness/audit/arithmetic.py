@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from harness.judge.types import Comparison, Estimate, Judgement, VerdictStatus
 from harness.meter import samples as samples_format
+from harness.meter.alive import believable
 from harness.meter.energy import windows_energy
 from harness.record.record import Record, SamplesFile
 from harness.run.events import Window, parse
@@ -180,7 +181,8 @@ def _from_samples(root: Path, record: Record, samples: SamplesFile, events: Samp
     if len(said) != len(record.windows):
         yield f"events file {events.path} holds {len(said)} windows, {len(record.windows)} are recorded"
         return
-    energies = windows_energy(recording.info, recording.samples, [(w.start_ns, w.end_ns) for w in said])
+    spans = [(window.start_ns, window.end_ns) for window in said]
+    energies = windows_energy(recording.info, believable(recording.info, recording.samples, spans)[0], spans)
     for event, window, energy in zip(said, record.windows, energies, strict=True):
         name = f"{window.kind.value} window at {window.start_s:.3f} s"
         if event.kind != window.kind or event.steps != window.steps or event.phase != window.phase:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.measure.types import Figure, MeterRun, Net, Opined, Plan, Run, RunFigures, Window
 from harness.meter.aliasing import Aliasing, check
+from harness.meter.alive import believable
 from harness.meter.base import METERS, Energy, MeterInfo, Quantity, Sample
 from harness.meter.budget import GAIN, MODEL
 from harness.meter.energy import MIN_COVERAGE, energy_of, scopes_of
@@ -23,6 +24,8 @@ from harness.meter.validity import cautions_about, conditions_of, reasons_agains
 J_PER_KWH = 3.6e6
 SHORT = 10.0
 """A window of fewer refreshes of the meter than this is mostly edges."""
+SURVIVORS_TOLD = 5
+"""Of the processes that outlived the command so many are named in a caution; the run keeps all."""
 
 Recordings = dict[str, Recording]
 """Samples files as read, by their path in the folder."""
@@ -42,10 +45,11 @@ def figures_of(plan: Plan, run: Run, recordings: Recordings) -> RunFigures:
 def _figure(plan: Plan, run: Run, left: MeterRun, recordings: Recordings) -> Figure:
     recording = recordings.get(left.samples.path) if left.samples else None
     if recording is None or run.start_ns is None or run.end_ns is None:
-        reason = left.problem or run.error or "the command was not started"
+        reason = left.problem or run.error or _why_unread(run, left)
         return _unknown(left, next(m for m in plan.meters if m.label == left.meter).name, reason, run.seconds)
     info, samples = recording.info, recording.samples
     window = bracket(info, samples, run.start_ns, run.end_ns)
+    samples, dead = believable(info, samples, [window])
     met = _aliasing(plan, run, info)
     energy = energy_of(info, samples, *window, aliasing=met.relative_sd if met else None)
     energy = energy.model_copy(update={"seconds": run.seconds})
@@ -66,14 +70,19 @@ def _figure(plan: Plan, run: Run, left: MeterRun, recordings: Recordings) -> Fig
         net=net,
         no_net=no_net,
         other_scopes=tuple(energy_of(info, samples, *window, scope=scope) for scope in scopes_of(info)[1:]),
-        invalid=(problem,) if problem else tuple(reasons_against(info, samples, [window])),
-        cautions=(*cautions_about(info, samples, [window]), *_cautions(run, info, met)),
+        invalid=(problem,) if problem else _invalid(reasons_against(info, samples, [window]), dead),
+        cautions=(*dead, *cautions_about(info, samples, [window]), *_cautions(run, info, met)),
         conditions=conditions_of(info, samples),
         assumptions=info.assumptions,
         sample_hz=info.sample_hz,
         sampling_cpu_share=left.cpu_share,
         samples=left.samples,
     )
+
+
+def _invalid(reasons: Sequence[str], dead: Sequence[str]) -> tuple[str, ...]:
+    """Readings that are not believed speak against a run only if too few are left."""
+    return (*reasons, *dead) if reasons else ()
 
 
 def bracket(info: MeterInfo, samples: Sequence[Sample], start_ns: int, end_ns: int) -> tuple[int, int]:
@@ -140,7 +149,9 @@ def _cautions(run: Run, info: MeterInfo, met: Aliasing | None) -> Iterable[str]:
     if info.name == "rapl":
         yield "covers everything that ran on these CPU packages, not the command alone; --idle shows what rest takes"
     if run.survivors:
-        names = ", ".join(f"{survivor.name[:60]} (pid {survivor.pid})" for survivor in run.survivors)
+        told = [f"{survivor.name[:60]} (pid {survivor.pid})" for survivor in run.survivors[:SURVIVORS_TOLD]]
+        more = len(run.survivors) - len(told)
+        names = ", ".join(told) + (f" and {more} more" if more else "")
         yield f"lived on after the command, and what it takes from there is not in the figure: {names}"
 
 
@@ -155,6 +166,12 @@ def _opined(plan: Plan, run: Run, figures: Sequence[Figure]) -> Iterable[Opined]
     for figure in figures:
         for row in compare(figure.energy, sorted_out[figure.meter])[1:]:  # the first is ours again
             yield Opined(meter=figure.meter, row=row)
+
+
+def _why_unread(run: Run, left: MeterRun) -> str:
+    if run.start_ns is None:
+        return "the command was not started"
+    return f"{left.samples.path} is missing or can't be read" if left.samples else "the meter left no samples"
 
 
 def _unknown(left: MeterRun, name: str, reason: str, seconds: float | None) -> Figure:

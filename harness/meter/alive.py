@@ -34,12 +34,16 @@ Read = tuple[int, float]  # at_ns, value
 
 
 def believable(
-    info: MeterInfo, samples: Sequence[Sample], start_ns: int, end_ns: int
+    info: MeterInfo, samples: Sequence[Sample], windows: Sequence[tuple[int, int]] = ()
 ) -> tuple[Sequence[Sample], list[str]]:
     """The samples with what can't be from a device at work marked as missing, and a sentence for each channel.
 
-    ``start_ns`` and ``end_ns`` are when the training was at work.
+    It was at work from the first of ``windows`` (``start_ns``, ``end_ns``) to the last; without any, all the time.
     """
+    if not samples:
+        return samples, []
+    start_ns = min((start for start, _ in windows), default=samples[0].at_ns)
+    end_ns = max((end for _, end in windows), default=samples[-1].at_ns)
     good: dict[int, list[Read]] = {}
     for sample in samples:
         if sample.status is ReadStatus.OK and sample.value is not None:
@@ -55,15 +59,15 @@ def believable(
         moved = sorted(at_ns for i in counters for at_ns in _moves(good.get(i, [])))
         stuck = _repeats(reads, moved, work, update_ns)
         if nothing:
-            said.append(f"{name} reads nothing while the training runs: its sensor has failed")
+            said.append(f"{name} reads nothing while the device is at work: its sensor has failed")
         if stuck - nothing:
-            said.append(f"{name} stood still while the training runs and no counter confirms it: not believed")
+            said.append(f"{name} stood still while the device is at work and no counter confirms it: not believed")
         dead[index] = nothing | stuck
     for index in _of(info, {Quantity.ENERGY_J}):
         quantum_ns = round(QUANTA * info.channels[index].quantum / LEAST_W * NS)
         dead[index] = _still(good.get(index, []), work, max(round(STILL_S * NS), STILL_UPDATES * update_ns, quantum_ns))
         if dead[index]:
-            said.append(f"{info.channels[index].name} stood still while the training runs: not believed there")
+            said.append(f"{info.channels[index].name} stood still while the device is at work: not believed there")
     if not said:
         return samples, []
     kept = [

@@ -76,10 +76,8 @@ def assemble(
     finished = _first(events, Finished)
     said = [event for event in events if isinstance(event, Window)]
     dead: list[str] = []
-    if info is not None and samples:
-        starts, ends = [window.start_ns for window in said], [window.end_ns for window in said]
-        at_work = min(starts, default=samples[0].at_ns), max(ends, default=samples[-1].at_ns)
-        samples, dead = believable(info, samples, *at_work)
+    if info is not None:
+        samples, dead = believable(info, samples, [(window.start_ns, window.end_ns) for window in said])
     aliasing = checks_of(attempt.spec, info, said) if info is not None else []
     windows = _windows(said, aliasing, info, samples, started)
     charged = [window for window in windows if window.charged]
