@@ -166,7 +166,9 @@ def cure_s(
 def sensor_of(info: MeterInfo) -> tuple[float, float] | None:
     """Period and look in seconds of the meter's power sensor; ``None`` if it looks all the time, as RAPL does.
 
-    The period that calibration saw of a power channel goes before the one that the meter assumes.
+    The period that calibration saw of a power channel goes before the one that the meter assumes. Where a device
+    has no counter its looks are added up by us, and those that come between two reads are never seen: a sensor
+    that is faster than the reads is one that is refreshed at the reads' rate.
     """
     if info.update_period_s is None or info.look_s is None:
         return None
@@ -177,7 +179,15 @@ def sensor_of(info: MeterInfo) -> tuple[float, float] | None:
         and any(c.name == line.channel and c.quantity is Quantity.POWER_W for c in info.channels)
     ]
     period_s = max(seen, default=info.update_period_s)
+    if info.sample_hz and _reads_are_looks(info):
+        period_s = max(period_s, 1 / info.sample_hz)
     return (period_s, info.look_s) if info.look_s < WHOLE * period_s else None
+
+
+def _reads_are_looks(info: MeterInfo) -> bool:
+    """Whether the energy of some device is the integral of its instant power, for want of a counter."""
+    counted = {(c.device, c.scope) for c in info.channels if c.quantity is Quantity.ENERGY_J}
+    return any(c.quantity is Quantity.POWER_W and (c.device, c.scope) not in counted for c in info.channels)
 
 
 @dataclass(frozen=True, slots=True)
