@@ -29,6 +29,7 @@ from harness.meter.budget import (
     add,
     combined_j,
 )
+from harness.meter.refresh import quantum_of
 from harness.meter.track import COUNTERS, MEAN_POWER_WINDOW_S, NS, Span, Track, tracks_of
 from harness.types import Basis
 
@@ -104,7 +105,8 @@ def windows_energy(
     for index, track in tracks.items():
         channel = info.channels[index]
         if channel.scope == chosen:
-            devices.setdefault(channel.device, []).append((channel, track))
+            seen = channel.model_copy(update={"quantum": quantum_of(info, channel)})
+            devices.setdefault(channel.device, []).append((seen, track))
     return [
         _sum_of_devices(info, chosen, devices, start, end, sd or 0.0)
         for (start, end), sd in zip(windows, aliased, strict=True)

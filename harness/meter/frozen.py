@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.meter.base import MeterInfo, Quantity, ReadStatus, Sample
-from harness.meter.refresh import NS, refresh_of
+from harness.meter.refresh import NS, quantum_of, refresh_of
 
 COUNTER_S = 1.0
 COUNTER_UPDATES = 10
@@ -78,7 +78,7 @@ def frozen_reads(info: MeterInfo, streams: Mapping[int, Sequence[Sample]]) -> di
         counter_ns = max(round(COUNTER_S * NS), COUNTER_UPDATES * periods[0])
         still = list(joules.still(counter_ns))
         repeats = list(watts.still(max(round(POWER_S * NS), POWER_UPDATES * periods[1])))
-        least_j = max(QUANTA * info.channels[counter].quantum, 1e-9)
+        least_j = max(QUANTA * quantum_of(info, info.channels[counter]), 1e-9)
         stuck = [stretch for stretch in still if _hidden_j(watts, stretch) > least_j]
         lying = [stretch for stretch in repeats if _at_odds(joules, watts, stretch, max(periods))]
         both = [(max(s[0], r[0]), min(s[1], r[1])) for s in stuck for r in repeats]

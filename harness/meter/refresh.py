@@ -54,6 +54,12 @@ def refresh_of(info: MeterInfo, channel: Channel) -> Refresh:
     return Refresh(round(period_s * NS), round(min(look_s, period_s) * NS), round(averaging_s * NS))
 
 
+def quantum_of(info: MeterInfo, channel: Channel) -> float:
+    """Smallest step of a channel's value: what the meter says, or more where calibration saw coarser steps."""
+    calibrated = info.calibration.channels if info.calibration else ()
+    return max([channel.quantum, *(c.quantum or 0.0 for c in calibrated if c.channel == channel.name)])
+
+
 def observed_period_ns(at_ns: Sequence[int], moved: Sequence[int], period_ns: int) -> int:
     """The update period, at most ``period_ns``: values that change more often are refreshed more often.
 

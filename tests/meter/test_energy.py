@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from meter_samples import MS, NS, bad, channel, counter, info, ok, overlap_loop, power
 
-from harness.meter.base import Energy, MeterInfo, Quantity, ReadStatus, Sample
+from harness.meter.base import Calibration, ChannelCalibration, Energy, MeterInfo, Quantity, ReadStatus, Sample
 from harness.meter.budget import (
     ALIASING,
     CLOCK,
@@ -370,6 +370,15 @@ def test_an_integral_of_power_is_no_better_than_the_clock():
 def test_a_quantum_counts_at_both_edges():
     energy = energy_of(info(channel(Quantity.ENERGY_J, quantum=6.0)), counter(100, 10), NS, 9 * NS)
     assert energy.parts[QUANTUM] == pytest.approx(6 / math.sqrt(12) * math.sqrt(2))
+
+
+def test_a_coarser_quantum_that_calibration_saw_counts_and_a_finer_one_does_not():
+    of = channel(Quantity.ENERGY_J, quantum=1.0)
+    for seen, counts in ((6.0, 6.0), (0.5, 1.0), (None, 1.0)):
+        line = ChannelCalibration(channel=of.name, updates=30, quantum=seen)
+        observed = Calibration(seconds=2, poll_hz=500, read_s=1e-4, read_cpu_s=1e-4, channels=(line,))
+        energy = energy_of(info(of, calibration=observed), counter(100, 10), NS, 9 * NS)
+        assert energy.parts[QUANTUM] == pytest.approx(counts / math.sqrt(12) * math.sqrt(2))
 
 
 def test_aliasing_is_a_part_of_every_window_that_has_steps():
