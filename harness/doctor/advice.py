@@ -106,6 +106,6 @@ def _of_certainty(
 
 
 def short(uuid: str) -> str:
-    """A UUID as far as people compare it."""
+    """A UUID as far as people compare it: its first group, and of a simulated card all, which says what it is."""
     kind, _, rest = uuid.partition("-")
-    return uuid if len(rest) <= 12 else f"{kind}-{rest[:8]}"
+    return uuid if len(rest) <= 12 or rest.startswith("SIMULATED") else f"{kind}-{rest[:8]}"
