@@ -77,7 +77,5 @@ def _checked(model: nn.Module, described: object, where: str) -> Structure:
             return structure_of(model, described)
         except MissingError as error:
             raise UnknownStructureError(f"{type(model).__name__}: {where}: looked for {error}") from None
-    kind = type(described).__name__
-    raise UnknownStructureError(
-        f"{where} must {'return' if where != 'structure' else 'be'} a sat.Structure or a list of sat.Layers, not {kind}"
-    )
+    verb = "be" if where == "structure" else "return"
+    raise UnknownStructureError(f"{where} must {verb} a sat.Structure or a list of sat.Layers, not {described!r:.80}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from sat_models import tokens
@@ -35,6 +38,8 @@ from transformers import (
     ViTForImageClassification,
 )  # fmt: skip
 
+import sat
+
 LAYERS = 3
 DECODER = {
     "vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": LAYERS,
@@ -63,10 +68,10 @@ class Family:
     post_norm: bool = False
     pinned: bool = False
     convolutional: bool = False
+    relative: bool = False  # of another family in the table, with the same finder
 
     def make(self, seed: int = 0) -> nn.Module:
-        torch.manual_seed(seed)
-        return self.build()
+        return copy.deepcopy(_made(self, seed))
 
     def loss(self, model: nn.Module, index: int) -> Tensor:
         return self.call(model, index).loss
@@ -79,6 +84,13 @@ class Family:
             found = getattr(self.call(model, index), self.logits)
         model.train(training)
         return found
+
+
+@functools.cache
+def _made(family: Family, seed: int) -> nn.Module:
+    """Building takes several times as long as copying."""
+    torch.manual_seed(seed)
+    return family.build()
 
 
 def text(model: nn.Module, index: int) -> object:
@@ -137,15 +149,71 @@ def vit() -> ViTForImageClassification:
     return ViTForImageClassification(ViTConfig(**shape, image_size=16, patch_size=8, num_labels=2))
 
 
+class OwnLayer(nn.Module):
+    """Grouped queries fused with keys and values, biases, all by plain ``nn.Linear``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before_attention, self.before_mlp = nn.LayerNorm(32), nn.LayerNorm(32)
+        self.mixing = nn.ModuleDict({"qkv": nn.Linear(32, 32 + 2 * 16), "out": nn.Linear(32, 32)})
+        self.up, self.down = nn.Linear(32, 64), nn.Linear(64, 32)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        fused = self.mixing["qkv"](self.before_attention(hidden)).unflatten(-1, (-1, 8)).transpose(1, 2)
+        number = fused.shape[1] // 4  # heads in the ratio 2 : 1 : 1
+        query, key, value = fused.split((2 * number, number, number), dim=1)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+        hidden = hidden + self.mixing["out"](mixed.transpose(1, 2).flatten(2))
+        return hidden + self.down(nn.functional.gelu(self.up(self.before_mlp(hidden))))
+
+
+class Own(nn.Module):
+    """A model of nobody's family, which names its sites."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(50, 32), nn.Linear(32, 50)
+        self.body = nn.ModuleDict({"blocks": nn.ModuleList(OwnLayer() for _ in range(LAYERS))})
+
+    def forward(self, ids: Tensor) -> Tensor:
+        hidden = self.embed(ids)
+        for block in self.body["blocks"]:
+            hidden = block(hidden)
+        return self.head(hidden)
+
+    def sat_structure(self) -> list[sat.Layers]:
+        return [
+            sat.Layers(
+                "body.blocks",
+                sat.Attention(fused="mixing.qkv", output="mixing.out", head_dim=8),
+                sat.MLP(inputs=["up"], output="down"),
+            )
+        ]
+
+
+def own(model: nn.Module, index: int) -> object:
+    ids = tokens(index, length=6)
+    logits = model(ids)
+    return SimpleNamespace(
+        logits=logits, loss=nn.functional.cross_entropy(logits.flatten(0, 1), ids.roll(-1).flatten())
+    )
+
+
 STAGES = ("resnet.encoder.stages.0.layers", "resnet.encoder.stages.1.layers")
 
 FAMILIES = {
     family.name: family
     for family in (
         Family("llama", lambda: LlamaForCausalLM(LlamaConfig(**DECODER)), text, ("model.layers",)),
-        Family("mistral", lambda: MistralForCausalLM(MistralConfig(**DECODER)), text, ("model.layers",)),
-        Family("qwen2", lambda: Qwen2ForCausalLM(Qwen2Config(**DECODER)), text, ("model.layers",)),
-        Family("qwen3", lambda: Qwen3ForCausalLM(Qwen3Config(**DECODER, head_dim=8)), text, ("model.layers",)),
+        Family("mistral", lambda: MistralForCausalLM(MistralConfig(**DECODER)), text, ("model.layers",), relative=True),
+        Family("qwen2", lambda: Qwen2ForCausalLM(Qwen2Config(**DECODER)), text, ("model.layers",), relative=True),
+        Family(
+            "qwen3",
+            lambda: Qwen3ForCausalLM(Qwen3Config(**DECODER, head_dim=8)),
+            text,
+            ("model.layers",),
+            relative=True,
+        ),
         Family("gpt2", gpt2, text, ("transformer.h",)),
         Family("bert", lambda: BertForMaskedLM(BertConfig(**ENCODER)), text, ("bert.encoder.layer",), post_norm=True),
         Family(
@@ -154,6 +222,7 @@ FAMILIES = {
             text,
             ("roberta.encoder.layer",),
             post_norm=True,
+            relative=True,
         ),
         Family("vit", vit, picture, ("vit.layers",)),
         Family("resnet", lambda: resnet("bottleneck"), picture, STAGES, pinned=True, convolutional=True),
@@ -165,6 +234,7 @@ FAMILIES = {
             text,
             ("encoder.block", "decoder.block"),
             pinned=True,
+            relative=True,
         ),
         Family(
             "t5-gated",
@@ -180,5 +250,6 @@ FAMILIES = {
             ("text_model.encoder.layers", "vision_model.encoder.layers"),
             logits="logits_per_image",
         ),
+        Family("own", Own, own, ("body.blocks",)),
     )
 }

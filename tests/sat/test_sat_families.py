@@ -15,14 +15,17 @@ from transformers import PreTrainedModel
 
 import sat
 
-STEPS = 8
+STEPS = 6
 ARMS = {
     "depth": {"axis": "depth", "schedule": ((0.0, 0.3), (0.5, 1.0)), "ramp_steps": 3},
     "width": {"axis": "width", "schedule": ((0.0, 0.3), (0.5, 1.0)), "probe_batches": 1},
-    "freeze": {"mode": "freeze", "schedule": ((0.0, 0.4),), "interval": 4, "probe_batches": 1},
+    "freeze": {"mode": "freeze", "schedule": ((0.0, 0.4),), "interval": 3, "probe_batches": 1},
 }
 
 every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+every_kind = pytest.mark.parametrize(  # relatives differ in what the tests of every family look at
+    "family", [family for family in FAMILIES.values() if not family.relative], ids=lambda family: family.name
+)
 every_arm = pytest.mark.parametrize("arm", ARMS)
 
 
@@ -155,7 +158,7 @@ def test_the_compact_step_is_the_masked_dense_step(family, share):
     assert compared >= 4
 
 
-@every_family
+@every_kind
 def test_layers_that_are_out_are_layers_that_do_nothing(family):
     model = family.make()
     controller = attach(family, model, adamw(model), **ARMS["depth"])
@@ -171,9 +174,11 @@ def test_layers_that_are_out_are_layers_that_do_nothing(family):
 
 
 @pytest.mark.parametrize("arm", ["depth", "width"])
-@every_family
+@every_kind
 def test_save_pretrained_works_while_sat_is_on(family, arm, tmp_path):
     model = family.make()
+    if not isinstance(model, PreTrainedModel):
+        pytest.skip("not a model of transformers")
     optimizer = adamw(model)
     controller = attach(family, model, optimizer, **ARMS[arm])
     train(family, model, optimizer, controller, 0, 1)
@@ -190,10 +195,10 @@ def test_save_pretrained_works_while_sat_is_on(family, arm, tmp_path):
 
 
 @every_arm
-@every_family
+@every_kind
 def test_gradient_checkpointing_gives_the_same_training(family, arm):
-    if not family.make().supports_gradient_checkpointing:
-        pytest.skip("transformers has no checkpointing for it")
+    if not getattr(family.make(), "supports_gradient_checkpointing", False):
+        pytest.skip("the model has no checkpointing")
     runs = []
     for checkpointing in (False, True):
         model = family.make()
@@ -206,7 +211,7 @@ def test_gradient_checkpointing_gives_the_same_training(family, arm):
 
 
 @every_arm
-@every_family
+@every_kind
 def test_bf16_autocast_trains(family, arm):
     model = family.make()
     optimizer = adamw(model)
@@ -251,7 +256,7 @@ def expected_products(family: Family, model: nn.Module, names: set[str]) -> dict
     return found
 
 
-@every_family
+@every_kind
 def test_counted_flops_fall_by_the_units_costs(family):
     dense = family.make()
     whole = products(family, dense)
@@ -281,9 +286,8 @@ def test_counted_flops_fall_by_the_units_costs(family):
     controller = attach(family, model, None, start=False, **ARMS["freeze"])
     controller.set_share(0.5)
     out = [f"{part.name}.{unit}." for part in controller.parts for unit in range(part.units) if unit not in part.active]
-    saved = sum(cost for name, cost in costs.items() if name.startswith(tuple(out))) // 3
-    lowest = sum(cost for name, cost in costs.items() if name.startswith(tuple(out)))
-    assert saved <= whole - products(family, model) <= lowest
+    weight_gradients = sum(cost for name, cost in costs.items() if name.startswith(tuple(out))) // 3
+    assert whole - products(family, model) == weight_gradients > 0
 
 
 REGIMES = {
@@ -298,7 +302,7 @@ REGIMES = {
 
 
 @pytest.mark.parametrize("regime", REGIMES)
-@every_family
+@every_kind
 def test_regimes_and_scores(family, regime):
     settings = {
         "schedule": ((0.0, 0.6),), "interval": 1, "probe_batches": 1, "ramp_steps": 2, "hysteresis": 0.0,
@@ -326,7 +330,7 @@ def test_regimes_and_scores(family, regime):
         assert family.outputs(model).isfinite().all()
 
 
-@every_family
+@every_kind
 def test_a_probe_leaves_no_trace(family):
     """Not in running statistics either."""
     for arm in ("width", "freeze"):
@@ -338,7 +342,7 @@ def test_a_probe_leaves_no_trace(family):
 
 
 @pytest.mark.parametrize("entry", ["copy", "interleaved"])
-@every_family
+@every_kind
 def test_new_layers_can_be_copies_where_the_shapes_allow(family, entry):
     model = family.make()
     optimizer = adamw(model)
@@ -364,13 +368,13 @@ def test_layers_that_normalise_after_the_sum_enter_by_a_gate(family):
     with pytest.raises(ValueError, match=r"it enters by a gate that rises over ramp_steps, which is 1"):
         attach(family, model, optimizer, **{**ARMS["depth"], "ramp_steps": 1})
     controller = attach(family, model, optimizer, **{**ARMS["depth"], "ramp_steps": 2})
-    train(family, model, optimizer, controller, 0, 4)
+    train(family, model, optimizer, controller, 0, 3)
     held = controller.parts[0].stack.layers
-    controller.begin_step(4)
+    controller.begin_step(3)
     hooks = [len(layer._forward_hooks) for layer in controller.parts[0].stack.layers]
     assert sum(hooks) == LAYERS
     assert len(held) == 1
-    train(family, model, optimizer, controller, 4, 6)
+    train(family, model, optimizer, controller, 3, 5)
     assert not any(layer._forward_hooks for layer in controller.parts[0].stack.layers)
 
 

@@ -31,9 +31,9 @@ def through_disk(state):
     return torch.load(file, weights_only=True)
 
 
-@pytest.mark.parametrize(("arm", "stop"), [*[(arm, 13) for arm in ARMS], ("width", 22), ("width, rotating", 5)])
+@pytest.mark.parametrize(("arm", "stop"), [*[(arm, 9) for arm in ARMS], ("width", 15), ("width, rotating", 4)])
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(arm, stop):
-    steps = 24
+    steps = 16
     whole = llama()
     whole_optimizer = adamw(whole)
     whole_controller = attach(whole, whole_optimizer, steps, start=False, **ARMS[arm])
@@ -66,8 +66,8 @@ def test_equal_seeds_give_equal_trainings(arm):
     for _ in range(2):
         model = llama()
         optimizer = adamw(model)
-        controller = attach(model, optimizer, 24, **ARMS[arm])
-        runs.append((train(model, optimizer, controller, 0, 24), controller.report()))
+        controller = attach(model, optimizer, 16, **ARMS[arm])
+        runs.append((train(model, optimizer, controller, 0, 16), controller.report()))
     assert runs[0] == runs[1]
 
 
@@ -123,10 +123,10 @@ def test_a_plain_loop_needs_only_step():
     for arm in ("width, taylor", "freeze"):
         one, other = llama(), llama()
         a, b = adamw(one), adamw(other)
-        first, second = attach(one, a, 24, **ARMS[arm]), attach(other, b, 24, **ARMS[arm])
-        expected = train(one, a, first, 0, 24)
+        first, second = attach(one, a, 16, **ARMS[arm]), attach(other, b, 16, **ARMS[arm])
+        expected = train(one, a, first, 0, 16)
         losses = []
-        for step in range(24):
+        for step in range(16):
             losses += train(other, b, None, step, step + 1)
             second.step()
         assert losses == expected

@@ -6,7 +6,20 @@ import pytest
 import torch
 from sat_models import adamw, attach, llama, tokens, train
 from torch import nn
-from transformers import LlamaModel, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaModel,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    ResNetConfig,
+    ResNetForImageClassification,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+    ViTModel,
+)  # fmt: skip
 
 import sat
 from sat.families import find_structure
@@ -62,15 +75,18 @@ def test_relatives_of_llama_train_and_come_back(make, axis):
     assert {name: value.shape for name, value in model.state_dict().items()} == plain
 
 
-def test_an_unknown_structure_says_what_was_looked_for():
+def test_an_unknown_structure_says_what_was_looked_for_and_what_to_do():
     with pytest.raises(sat.UnknownStructureError) as caught:
         sat.sites(nn.Sequential(nn.Linear(3, 3)))
-    assert str(caught.value) == (
-        "Sequential: no known structure to switch. Looked for:\n"
-        "  llama: an nn.ModuleList 'model.layers' (or 'layers') of decoder layers: not there\n"
-        "  own: a method sat_structure() on the model that returns a sat.Structure\n"
-        "Give the model that method, or add a finder in sat/families/."
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "Sequential: no known structure to switch. Looked for:"
+    assert [line.split(":")[0].strip() for line in lines[1:-1]] == [
+        "llama", "gpt2", "bert", "vit", "clip", "marian", "t5", "resnet", "own",
+    ]  # fmt: skip
+    assert lines[2] == (
+        "  gpt2: an nn.ModuleList 'h' of layers with attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj: not there"
     )
+    assert lines[-1].startswith("Name your own sites, e.g. structure=[sat.Layers('blocks', sat.MLP(inputs=['up'],")
 
 
 def test_a_near_miss_names_the_part_that_is_missing():
@@ -145,7 +161,10 @@ def test_a_model_of_ones_own_names_its_sites(axis):
 def test_a_wrong_answer_from_ones_own_model_is_named():
     model = Own()
     model.sat_structure = lambda: ["blocks"]
-    with pytest.raises(sat.UnknownStructureError, match=r"Own.sat_structure must return a sat.Structure, not list"):
+    with pytest.raises(
+        sat.UnknownStructureError,
+        match=r"Own.sat_structure must return .* a list of sat.Layers, not \['blocks'\]",
+    ):
         find_structure(model)
 
 
@@ -167,3 +186,141 @@ def test_the_report_reads_well():
         "4 steps; active units 25.0% (mean 25.0%), parameters 31.0%; 1 entries, 0 exits, 0 returns in 1 switches, "
         "0 probes; 3 units never trained"
     )
+
+
+NAMED = [sat.Layers("blocks", sat.MLP(inputs=["wide"], output="narrow"))]
+
+
+class Nameless(Own):
+    """The same model without the method."""
+
+    sat_structure = None
+
+
+@pytest.mark.parametrize("axis", ["depth", "width"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_sites_can_be_named_from_outside(axis, whole):
+    torch.manual_seed(0)
+    model = Nameless()
+    data = torch.randn(16, 8)
+
+    def loss(index):
+        return (model(data) - data.flip(0)).square().mean()
+
+    structure = find_structure(model, NAMED) if whole else NAMED
+    with pytest.raises(sat.UnknownStructureError):
+        sat.sites(model)
+    assert [(site.name, site.units) for site in sat.sites(model, structure)] == [
+        ("blocks", 3), ("blocks.0.mlp", 3), ("blocks.1.mlp", 3), ("blocks.2.mlp", 3),
+    ]  # fmt: skip
+    config = sat.SATConfig(axis=axis, schedule=((0.0, 0.3), (0.5, 1.0)))
+    optimizer = adamw(model)
+    controller = sat.sparsify_(model, optimizer, config, total_steps=6, loss=loss, structure=structure)
+    assert controller.report().active_units == 1 / 3
+    for _ in range(6):
+        optimizer.zero_grad()
+        loss(0).backward()
+        optimizer.step()
+        before = loss(0).item()
+        controller.step()
+        assert loss(0).item() == pytest.approx(before, abs=1e-6)
+    assert controller.report().active_units == 1
+
+
+@pytest.mark.parametrize(
+    ("structure", "text"),
+    [
+        ([sat.Layers("bricks", sat.MLP(["wide"], "narrow"))], "structure: looked for 'bricks': not there"),
+        ([sat.Layers("blocks", sat.MLP(["wid"], "narrow"))], r"looked for nn.Linear 'blocks.0.wid': not there"),
+        ([sat.Layers("blocks", outputs=["narrow.x"])], r"looked for nn.Linear 'blocks.0.narrow.x': not there"),
+        ([*NAMED, *NAMED], "'blocks' is named twice"),
+        ([], "name at least one list of layers"),
+        ("blocks", "structure must be a sat.Structure or a list of sat.Layers, not 'blocks'"),
+        (
+            [sat.Layers("blocks", sat.Attention(fused="wide", output="narrow", head_dim=7))],
+            "looked for an attention that can be cut at 'blocks.0.narrow'",
+        ),
+    ],
+)
+def test_names_that_lead_nowhere_are_told(structure, text):
+    with pytest.raises(ValueError, match=text):
+        sat.sites(Nameless(), structure)
+
+
+def test_half_an_attention_is_refused():
+    with pytest.raises(ValueError, match=r"sat.Attention: name query, key and value; or fused"):
+        sat.Attention(query="q", key="k", output="o", head_dim=8)
+    with pytest.raises(ValueError, match=r"sat.Layers\('blocks'\): name its sites, its outputs, or both"):
+        sat.Layers("blocks")
+
+
+def test_units_that_do_not_divide_a_tensor_are_refused():
+    model = Nameless()
+    block = model.blocks[0]
+    cuts = (sat.Cut("blocks.0.wide.weight", block.wide, "weight", 0, 5),)
+    site = sat.Site("blocks.0", "mlp", 5, cuts, (), (sat.Gate(block.narrow, 5),))
+    with pytest.raises(ValueError, match=r"blocks.0.wide.weight: dimension 0 has 24 entries, .* 5 units of 5"):
+        sat.sparsify_(
+            model, None, sat.SATConfig(axis="width", score="random"), total_steps=4,
+            structure=sat.Structure("own", (), (site,)),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("axis", ["depth", "width"])
+def test_an_axis_that_was_not_described_is_refused(axis):
+    described = sat.Structure("own", (), ())
+    with pytest.raises(ValueError, match=r"own: no .* described; use axis '(depth|width)'"):
+        sat.sparsify_(
+            Nameless(), None, sat.SATConfig(axis=axis, score="random"), total_steps=4, structure=described
+        )  # fmt: skip
+
+
+def test_the_table_of_sites_has_equal_ones_on_one_line_and_knows_a_sparsified_model():
+    model = llama(layers=3)
+    table = str(sat.sites(model))
+    assert table.splitlines()[:2] + table.splitlines()[3:6] == [
+        "llama: 31,072 parameters; in units: 90% by depth, 89% by width; the rest is always active",
+        "axis   site                      sites  unit       units  parameters of a unit  training FLOPs of a unit",
+        "depth  model.layers                  1  layer          3                 9,280                    55,296",
+        "width  model.layers.*.self_attn      3  KV head        2                 1,536                     9,216",
+        "width  model.layers.*.mlp            3  MLP block      8                   768                     4,608",
+    ]
+    for axis in ("depth", "width"):
+        model = llama(layers=3)
+        attach(model, adamw(model), axis=axis)
+        assert str(sat.sites(model)) == table
+
+
+@pytest.mark.parametrize("depths", [(3, 4, 6, 3), (3, 8, 36, 3)], ids=["ResNet-50", "ResNet-152"])
+def test_stages_of_the_large_resnets(depths):
+    with torch.device("meta"):
+        model = ResNetForImageClassification(ResNetConfig(depths=list(depths)))
+    listed = sat.sites(model)
+    stacks = [site for site in listed if site.axis == "depth"]
+    assert [(stack.units, stack.pinned) for stack in stacks] == [(depth, 1) for depth in depths]
+    assert sum(site.axis == "width" for site in listed) == sum(depths)
+    assert listed.share("depth") > 0.99  # all but stem and head
+    controller = sat.sparsify_(model, None, sat.SATConfig(), total_steps=10)
+    assert [len(stage.layers) for stage in model.resnet.encoder.stages] == [1, 1, 1, 1]
+    controller.set_share(1.0)
+    assert [len(stage.layers) for stage in model.resnet.encoder.stages] == list(depths)
+
+
+def test_models_made_of_two_families_have_the_stacks_of_both():
+    with torch.device("meta"):
+        encoder = ViTModel(ViTConfig(num_hidden_layers=2))
+        decoder = GPT2LMHeadModel(GPT2Config(n_layer=3, add_cross_attention=True))
+        model = VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
+    listed = sat.sites(model)
+    assert listed.family == "gpt2+vit"
+    assert [(site.name, site.units) for site in listed if site.axis == "depth"] == [
+        ("decoder.transformer.h", 3), ("encoder.layers", 2),
+    ]  # fmt: skip
+    assert sum(site.name.endswith("crossattention") for site in listed) == 3
+
+
+def test_a_configuration_that_says_another_number_is_left_alone():
+    model = llama(layers=4)
+    model.config.num_hidden_layers = 7
+    attach(model, adamw(model))
+    assert (len(model.model.layers), model.config.num_hidden_layers) == (1, 7)
