@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.judge import stats
 from harness.judge.types import Comparison
+from harness.judge.words import count
 from harness.record.record import Record
 
 MIN_COVERAGE = 0.95  # share of the charged time that was really observed
@@ -63,7 +64,7 @@ def aa_failures(comparisons: Sequence[Comparison]) -> dict[tuple[str, str], str]
 
 def energy_reasons(comparison: Comparison, records: Mapping[str, Record]) -> list[str]:
     """Why the energy of a comparison can't be believed."""
-    reasons = []
+    reasons, paired = [], []
     saving, ceiling = comparison.saving, comparison.ceiling
     if saving is not None and ceiling is not None:
         sure = saving.low if saving.low is not None else saving.value
@@ -75,24 +76,30 @@ def energy_reasons(comparison: Comparison, records: Mapping[str, Record]) -> lis
         base, run = records.get(row.base_run), records.get(row.arm_run)
         if base is None or run is None:
             continue
-        reasons += [f"seed {row.seed}: {why}" for why in (*_alone(base), *_alone(run), *_conditions(base, run))]
-    return list(dict.fromkeys(reasons))
+        paired += [base, run]
+        reasons += [f"seed {row.seed}: {why}" for why in (*_coverage(base), *_coverage(run), *_conditions(base, run))]
+    return list(dict.fromkeys([*reasons, *_aliasing(paired)]))
 
 
-def _alone(record: Record) -> list[str]:
-    """What speaks against one run of a pair, whatever the other's is like."""
-    return [*_coverage(record), *_aliasing(record)]
-
-
-def _aliasing(record: Record) -> list[str]:
+def _aliasing(records: Sequence[Record]) -> list[str]:
     """Steps that alias with the power sensor: the error may be the same in every pair, and another in each arm."""
-    found = record.conditions.get("aliasing")
-    if not found or found["error"] < found["limit"]:
-        return []
-    return [
-        f"{record.spec.arm}: steps of {found['step_s'] * 1e3:.4g} ms alias with a power sensor that is read every "
-        f"{found['sensor_period_s'] * 1e3:.4g} ms, its energy may be off by {found['error']:.1%}; {found['cure']}"
-    ]
+    arms: dict[str, list[Mapping[str, Any] | None]] = {}
+    for record in records:
+        found = record.conditions.get("aliasing")
+        arms.setdefault(record.spec.arm, []).append(found if found and found["error"] >= found["limit"] else None)
+    reasons = []
+    for arm, findings in arms.items():
+        spoilt = [found for found in findings if found is not None]
+        if not spoilt:
+            continue
+        worst = max(spoilt, key=lambda found: float(found["error"]))
+        low, high = (f"{pick(found['step_s'] for found in spoilt) * 1e3:.3g}" for pick in (min, max))
+        reasons.append(
+            f"{arm}: steps of {low if low == high else f'{low} to {high}'} ms alias with a power sensor that is read "
+            f"every {worst['sensor_period_s'] * 1e3:.4g} ms in {len(spoilt)} of {count(len(findings), 'run')}, whose "
+            f"energy may be off by up to {worst['error']:.1%}; {worst['cure']}"
+        )
+    return reasons
 
 
 def _coverage(record: Record) -> list[str]:

@@ -201,8 +201,8 @@ def test_gate_steps_that_alias_with_the_sensor(arm):
     c = compared(aliased)["sat", "1M"]
     assert c.invalid_scope == "energy"
     assert (
-        f"seed 0: {arm}: steps of 100 ms alias with a power sensor that is read every 100 ms, its energy may be off "
-        "by 30.0%; add jitter"
+        f"{arm}: steps of 100 ms alias with a power sensor that is read every 100 ms in 2 of 2 runs, whose energy may "
+        "be off by up to 30.0%; add jitter"
     ) in c.invalid
     cured = [
         r.model_copy(update={"conditions": r.conditions | {"aliasing": told | {"error": 0.02, "limit": 0.04}}})
