@@ -52,7 +52,7 @@ int nvmlShutdown(void) { return OK; }
 const char *nvmlErrorString(int code) { return "an error"; }
 
 int nvmlSystemGetDriverVersion(char *text, unsigned size) {
-  snprintf(text, size, "580.65.06");
+  snprintf(text, size, "580.95.05");
   return OK;
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 import struct
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -22,9 +23,10 @@ ENERGY, POWER_MEAN, POWER = 83, 185, 186
 SCOPES = {0: "gpu", 1: "module", 2: "memory"}
 """``NVML_POWER_SCOPE_*``."""
 # Time below the requested clocks, by cause, in nanoseconds. The numbers 251 to 253, used for the last three
-# by the headers of driver 575, meant something else in 570, as do 269 to 271 in 575: read only from 580 on.
+# by the headers of driver 575, meant something else in 570, as do 269 to 271 in 575 and, by the bindings released
+# with it, in 580.65; those of 580.82 have them: read only from there on.
 _THROTTLE = {74: "power_cap", 75: "thermal"}
-_THROTTLE_580 = {269: "software_thermal", 270: "hardware_thermal", 271: "power_brake"}
+_THROTTLE_580_82 = {269: "software_thermal", 270: "hardware_thermal", 271: "power_brake"}
 
 LAYOUT = "IIqqIIQ"
 """``nvmlFieldValue_t``: field, scope, timestamp in microseconds since 1970, latency, type, return code, value."""
@@ -48,8 +50,9 @@ class Wanted(NamedTuple):
 
 def throttle_fields(driver: str) -> dict[int, str]:
     """Clock-event counters that a driver of this version has, field to cause."""
-    major = driver.split(".", 1)[0]
-    return _THROTTLE | (_THROTTLE_580 if major.isdigit() and int(major) >= 580 else {})
+    version = re.match(r"(\d+)\.(\d+)", driver)
+    recent = version is not None and (int(version[1]), int(version[2])) >= (580, 82)
+    return _THROTTLE | (_THROTTLE_580_82 if recent else {})
 
 
 class Fields:

@@ -46,7 +46,7 @@ class Card:
 class FakeNvml:
     """Module object for ``NvmlMeter(nvml=...)``."""
 
-    def __init__(self, *cards: Card, driver: str = "580.65.06", init: int = 0) -> None:
+    def __init__(self, *cards: Card, driver: str = "580.95.05", init: int = 0) -> None:
         self.cards = list(cards)
         self.driver = driver
         self.init = init

@@ -50,7 +50,7 @@ def test_millijoules_and_milliwatts_become_joules_and_watts_with_the_drivers_tim
     assert read["gpu0/energy"].sensor_ns == 1_700_000_000_000_000_000
     assert scopes_of(info) == ["gpu"]
     assert all(channel.device == A for channel in info.channels)
-    assert info.source == "NVML, NVIDIA H100 PCIe, driver 580.65.06"
+    assert info.source == "NVML, NVIDIA H100 PCIe, driver 580.95.05"
 
 
 def test_one_field_values_call_per_sample_and_the_slow_ones_once_a_second():
@@ -341,7 +341,9 @@ def test_a_mig_instance_reads_its_board_and_says_so():
     assert any("whole board" in note for note in info.assumptions)
 
 
-@pytest.mark.parametrize(("driver", "known"), [("570.86.10", False), ("575.51.03", False), ("580.65.06", True)])
+@pytest.mark.parametrize(
+    ("driver", "known"), [("570.86.10", False), ("575.51.03", False), ("580.65.06", False), ("580.82.07", True)]
+)
 def test_renumbered_throttle_fields_are_left_alone_on_older_drivers(driver, known):
     _, info = opened(FakeNvml(Card(A).all_fields(), driver=driver))
     names = {channel.name for channel in info.channels}
