@@ -47,9 +47,9 @@ def _figure(plan: Plan, run: Run, left: MeterRun, recordings: Recordings) -> Fig
     if recording is None or run.start_ns is None or run.end_ns is None:
         reason = left.problem or run.error or _why_unread(run, left)
         return _unknown(left, next(m for m in plan.meters if m.label == left.meter).name, reason, run.seconds)
-    info, samples = recording.info, recording.samples
-    window = bracket(info, samples, run.start_ns, run.end_ns)
-    samples, dead = believable(info, samples, [window])
+    info = recording.info
+    window = bracket(info, recording.samples, run.start_ns, run.end_ns)
+    samples, dead = believable(info, recording.samples, [window])
     met = _aliasing(plan, run, info)
     energy = energy_of(info, samples, *window, aliasing=met.relative_sd if met else None)
     energy = energy.model_copy(update={"seconds": run.seconds})
