@@ -176,6 +176,8 @@ def test_the_whole_experiment_on_a_shipped_card(tmp_path):
     shown = text(found)
     assert shown.startswith("SIMULATED")
     assert "The energy counter integrates all the time" in shown
+    assert "can't tell at 101 ms" in shown
+    assert max(map(len, shown.replace(str(kept), "").splitlines())) <= 80
     recording = read(kept)
     assert analyse(recording.info, recording.samples, found.stretches, 0.1) == found.findings
 
