@@ -18,6 +18,7 @@ import typer
 
 from harness import __version__
 from harness.errors import UserError
+from harness.streams import prepare_streams
 
 app = typer.Typer(
     name="harness",
@@ -375,6 +376,7 @@ def _print_json(document: Any) -> None:
 
 def main() -> NoReturn:
     """Run the command line; a mistake of the user's is a message, not a traceback."""
+    prepare_streams()
     try:
         code = app(standalone_mode=False, prog_name="harness")
     except UserError as error:
