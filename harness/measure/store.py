@@ -15,11 +15,12 @@ Append-only: a line is one write and ``fsync``. A torn last line, left by a cras
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class Folder:
         self._plan = root / "plan.json"
         self._runs = root / "runs.jsonl"
         self._running = root / "running.json"
+        self.unkept: list[Run] = []
+        """Runs that were made but did not get onto the disk."""
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -56,7 +59,10 @@ class Folder:
         Raises:
             UserError: another process holds it, or it holds something else than a measurement.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.root}: can't be made a folder ({error.strerror}); name another") from error
         others = [path for path in self.root.iterdir() if path.name != ".lock"]
         if others and not self._plan.exists():
             raise UserError(
@@ -107,15 +113,24 @@ class Folder:
         return kept
 
     def append(self, run: Run) -> None:
-        """Add a run; when this returns it is on the disk."""
+        """Add a run; when this returns it is on the disk.
+
+        Raises:
+            OSError: it is not; :meth:`runs` has it all the same.
+        """
         line = (canonical_json(run) + "\n").encode()
-        descriptor = os.open(self._runs, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            if os.write(descriptor, line) != len(line):
-                raise OSError(f"{self._runs}: the disk took only a part of a line")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(self._runs, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                if os.write(descriptor, line) != len(line):
+                    raise OSError(errno.ENOSPC, "the disk took only a part of a line")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self.unkept.append(run)
+            error.filename = str(self._runs)
+            raise
 
     def runs(self) -> list[Run]:
         """All runs in the order they ended; a torn last line is left out.
@@ -124,7 +139,7 @@ class Folder:
             UserError: naming the line that can't be read.
         """
         if not self._runs.exists():
-            return []
+            return [*self.unkept]
         lines = self._runs.read_bytes().split(b"\n")[:-1]
         found = []
         for number, line in enumerate(lines, start=1):
@@ -132,7 +147,7 @@ class Folder:
                 found.append(Run.model_validate_json(line))
             except ValidationError as error:
                 raise UserError(f"{self._runs}:{number}: not a run: {error.errors()[0]['msg']}") from error
-        return found
+        return found + self.unkept
 
     def begun(self, pid: int, key: str) -> None:
         """Note which command runs now."""
@@ -152,8 +167,15 @@ class Folder:
         """
         if not self._running.exists():
             return
-        left: dict[str, Any] = json.loads(self._running.read_text(encoding="utf-8"))
-        if alive(left["pid"], left["started"]):
+        try:
+            left: dict[str, Any] = json.loads(self._running.read_text(encoding="utf-8"))
+            running = alive(int(left["pid"]), int(left["started"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self._running}: does not tell which command a killed measurement left; see that none runs, then "
+                "delete it"
+            ) from error
+        if running:
             raise UserError(
                 f"{self.root}: the command of {left['key']} still runs as process {left['pid']}, left by a measurement "
                 "that was killed; end it or wait for it"
@@ -161,15 +183,19 @@ class Folder:
         self.ended()
 
     def recordings(self, runs: Iterable[Run]) -> dict[str, Recording]:
-        """Every samples file that the runs name, by its path in the folder."""
-        return {file.path: read(self.root / file.path) for file in _files(runs) if (self.root / file.path).exists()}
+        """Every samples file that the runs name and that can be read, by its path in the folder."""
+        found = {}
+        for file in _files(runs):
+            with suppress(UserError, OSError):
+                found[file.path] = read(self.root / file.path)
+        return found
 
     def tampered(self, runs: Iterable[Run]) -> list[str]:
         """Samples files that are gone or are not what they were."""
         found = []
         for file in _files(runs):
             path = self.root / file.path
-            if not path.exists():
+            if not path.is_file():
                 found.append(f"{path}: is missing")
             elif sha256_of(path) != file.sha256:
                 found.append(f"{path}: is not the file that was written (SHA-256 differs)")

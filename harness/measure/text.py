@@ -18,7 +18,7 @@ from harness.judge.types import Estimate
 from harness.measure.document import is_sound
 from harness.measure.types import Document, Figure, Opined, PairRow, Plan, RunFigures, Saving
 from harness.meter.base import COVERAGE_FACTOR
-from harness.report.formats import fixed, percent, quantity, shown
+from harness.report.formats import percent, quantity, shown
 from harness.types import Basis
 
 _STYLES = {Basis.MEASURED: "green", Basis.MODELLED: "yellow", Basis.SIMULATED: "magenta"}
@@ -28,8 +28,12 @@ Row = tuple[str, str | Text]
 
 
 def console_for(stream: TextIO) -> Console:
-    """Rich's, as wide as the terminal or 100 columns; without colour where there is no terminal."""
-    return Console(file=stream, highlight=False, width=min(120, shutil.get_terminal_size((100, 24)).columns))
+    """Rich's, as wide as the terminal or 100 columns; without colour where there is no terminal.
+
+    Under 72 columns the terminal itself breaks the lines: a column of single letters is worse.
+    """
+    width = shutil.get_terminal_size((100, 24)).columns
+    return Console(file=stream, highlight=False, width=min(120, max(72, width)))
 
 
 def show(document: Document, stream: TextIO) -> None:
@@ -181,23 +185,25 @@ def _saving(saving: Saving) -> Iterable[RenderableType]:
     rows += [("caution", Text(why, style="yellow")) for why in saving.cautions]
     yield _grid(rows)
     yield Padding(_pair_table(saving.pairs, saving.basis), (0, 0, 0, 2))
+    yield _grid(
+        (f"pair {row.pair}", Text(f"left out: {row.left_out}", "yellow")) for row in saving.pairs if row.left_out
+    )
 
 
 def _pair_table(rows: Sequence[PairRow], basis: Basis) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("pair", "order", f"A, J {basis.value}", f"B, J {basis.value}", "A, s", "B, s", "B saves", ""):
-        table.add_column(name, justify="left" if name in {"order", ""} else "right", overflow="fold")
+    for name in ("pair", "order", f"A, {basis.value}", f"B, {basis.value}", "A, time", "B, time", "B saves"):
+        table.add_column(name, justify="left" if name == "order" else "right", no_wrap=True)
     for row in rows:
         saves = "" if row.log_energy_ratio is None else percent(-math.expm1(row.log_energy_ratio))
         table.add_row(
             str(row.pair),
             "AB" if row.first == "a" else "BA",
-            "?" if row.joules_a is None else fixed(row.joules_a, 1),
-            "?" if row.joules_b is None else fixed(row.joules_b, 1),
-            fixed(row.seconds_a, 2),
-            fixed(row.seconds_b, 2),
+            "not known" if row.joules_a is None else quantity(row.joules_a, "J", 4),
+            "not known" if row.joules_b is None else quantity(row.joules_b, "J", 4),
+            quantity(row.seconds_a or None, "s"),
+            quantity(row.seconds_b or None, "s"),
             saves,
-            Text(f"left out: {row.left_out}" if row.left_out else "", style="yellow"),
         )
     return table
 

@@ -75,9 +75,11 @@ def measure(options: Options) -> Answer:
     Raises:
         UserError: what was asked for makes no sense or can't be done here. No command was started then.
     """
-    if not 0.5 <= options.sample_hz <= 1000:
-        raise UserError(f"--sample-hz must lie between 0.5 and 1000, not {options.sample_hz:g}")
+    _check(options)
     used = plan_meters(options.meters, options.devices, os.environ)
+    if options.devices and not any(meter.device for meter in used):
+        names = ", ".join(meter.label for meter in used)
+        raise UserError(f"--device names a card, and none is metered here (only {names}); leave it out")
     with _folder(options.results) as folder, folder.writing():
         # Signals are held before anything is imported that starts threads (numpy): a signal goes to any thread that
         # does not hold it.
@@ -93,11 +95,70 @@ def measure(options: Options) -> Answer:
         runs = folder.runs()
         if stopped and plan.kind == "once":
             return Answer(None, 128 + stopped)
-        kept = str(folder.root) if options.results is not None else ""
+        kept = str(folder.root) if options.results is not None and not folder.unkept else ""
         document = document_of(plan, runs, folder.recordings(runs), kept=kept)
-        write_atomically(folder.report, text_of(document))
+        try:
+            write_atomically(folder.report, text_of(document))
+        except OSError as error:
+            print(f"the report is not kept: {error}", file=sys.stderr)
+            document = document.model_copy(update={"kept": ""})
         _tell_failure(document, folder)
         return Answer(document, _exit_code(document, strict=options.strict))
+
+
+_OF_PAIRS = {
+    "--pairs": "pairs",
+    "--half-width": "half_width",
+    "--scatter": "scatter",
+    "--warmups": "warmups",
+    "--cooldown": "cooldown_c",
+    "--allow-failures": "allow_failures",
+    "--seed": "seed",
+}
+
+
+def _check(options: Options) -> None:
+    """What can be said before anything is opened.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if not 0.5 <= options.sample_hz <= 1000:
+        raise UserError(f"--sample-hz must lie between 0.5 and 1000, not {options.sample_hz:g}")
+    if options.cooldown_c is not None and not 0 < options.cooldown_c <= 100:
+        raise UserError(f"--cooldown must lie above 0 and at most at 100 degrees, not {options.cooldown_c:g}")
+    if not all(device.strip() for device in options.devices):
+        raise UserError("--device is empty: give the UUID of a card (nvidia-smi -L lists them)")
+    if options.versus is None:
+        usual = Options(command=())
+        idle = [name for name, key in _OF_PAIRS.items() if getattr(options, key) != getattr(usual, key)]
+        if idle:
+            raise UserError(f"{', '.join(idle)}: only for two commands in pairs; add --vs 'CMD B', or leave it out")
+    words = {"the command": [*options.command], "--vs": [options.versus or ""], "--label": [options.label]}
+    for where, texts in (words | {"the working directory": [os.getcwd()]}).items():
+        for text in texts:
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise UserError(
+                    f"{where}: {os.fsencode(text)!r} is not UTF-8, so no record can hold it; put it into a script and "
+                    "measure that"
+                )
+
+
+def _check_output(path: Path) -> None:
+    """That the document can be written there, before hours are spent on it.
+
+    Raises:
+        UserError: it can't.
+    """
+    why = ""
+    if path.is_dir():
+        why = "is a folder"
+    elif not path.parent.is_dir():
+        why = f"there is no folder {path.parent}"
+    elif not os.access(path.parent, os.W_OK):
+        why = f"nothing may be written in {path.parent}"
+    if why:
+        raise UserError(f"-o {path}: {why}; name another file")
 
 
 def _agreed(options: Options, plan: Plan, folder: Folder) -> Plan:
@@ -206,16 +267,12 @@ def _once(options: Options, plan: Plan, folder: Folder, meters: Sequence[Meterin
     task = Task("command", "a", plan.argv["a"], Role.ONCE, idle=rest, streams=streams)
     sys.stdout.flush()
     sys.stderr.flush()
-    folder.append(
-        run(
-            task,
-            meters,
-            make_opinions(plan.opinions),
-            signals,
-            started=lambda pid: folder.begun(pid, task.key),
-        )
-    )
+    made = run(task, meters, make_opinions(plan.opinions), signals, started=lambda pid: folder.begun(pid, task.key))
     folder.ended()
+    try:
+        folder.append(made)
+    except OSError as error:  # the command may have run for hours: its figures are told all the same
+        print(f"this run is not kept: {error}", file=sys.stderr)
 
 
 def _startable(plan: Plan) -> bool:
@@ -289,6 +346,8 @@ def answer(options: Options, output: Path | None) -> int:
 
     ``output`` gets the JSON document as well. Returns the exit code.
     """
+    if output is not None:
+        _check_output(output)
     result = measure(options)
     if result.document is not None:
         _publish(result.document, output, as_json=options.as_json)
@@ -297,6 +356,8 @@ def answer(options: Options, output: Path | None) -> int:
 
 def answer_again(root: Path, output: Path | None, *, as_json: bool, strict: bool) -> int:
     """Derive a kept measurement again and print it; findings go to stderr. Returns the exit code."""
+    if output is not None:
+        _check_output(output)
     document, findings, code = replayed(root, strict=strict)
     _publish(document, output, as_json=as_json, stream=sys.stdout)
     for finding in findings:
@@ -308,13 +369,13 @@ def answer_again(root: Path, output: Path | None, *, as_json: bool, strict: bool
 
 def _publish(document: Document, output: Path | None, *, as_json: bool, stream: TextIO | None = None) -> None:
     text = text_of(document)
-    if output is not None:
-        write_atomically(output, text)
     if as_json:
         sys.stdout.write(text)
         for made in document.runs:
             for figure in made.figures:
                 for why in figure.invalid:
                     print(f"{made.run.key}, {figure.meter}: {why}", file=sys.stderr)
-        return
-    show(document, stream or (sys.stderr if document.plan.kind == "once" else sys.stdout))
+    else:
+        show(document, stream or (sys.stderr if document.plan.kind == "once" else sys.stdout))
+    if output is not None:
+        write_atomically(output, text)

@@ -63,6 +63,9 @@ def write_atomically(path: Path, text: str) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk is told without a name
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
