@@ -166,22 +166,38 @@ def cure_s(
 def sensor_of(info: MeterInfo) -> tuple[float, float] | None:
     """Period and look in seconds of the meter's power sensor; ``None`` if it looks all the time, as RAPL does.
 
-    The period that calibration saw of a power channel goes before the one that the meter assumes. Where a device
-    has no counter its looks are added up by us, and those that come between two reads are never seen: a sensor
-    that is faster than the reads is one that is refreshed at the reads' rate.
+    The period that calibration saw of a power channel goes before the one that the meter assumes.
     """
     if info.update_period_s is None or info.look_s is None:
         return None
+    period_s = _period_s(info, info.update_period_s)
+    return (period_s, info.look_s) if info.look_s < WHOLE * period_s else None
+
+
+def sensors_of(info: MeterInfo) -> list[tuple[float, float]]:
+    """Every rhythm, as period and look in seconds, that steps can alias with: the sensor's and that of the reads.
+
+    Where a device has no counter its looks are added up by us, and those that come between two reads are never
+    seen. A sensor that is faster than the reads then counts a second time, as one that is refreshed at their rate;
+    its own rhythm still tells, because a read gives the look before it.
+    """
+    own = sensor_of(info)
+    found = [own] if own else []
+    if info.update_period_s and info.look_s and info.sample_hz and _reads_are_looks(info):
+        reads_s = 1 / info.sample_hz
+        if _period_s(info, info.update_period_s) < reads_s and info.look_s < WHOLE * reads_s:
+            found.append((reads_s, info.look_s))
+    return found
+
+
+def _period_s(info: MeterInfo, assumed_s: float) -> float:
     seen = [
         line.period_s
         for line in (info.calibration.channels if info.calibration is not None else ())
         if line.period_s is not None
         and any(c.name == line.channel and c.quantity is Quantity.POWER_W for c in info.channels)
     ]
-    period_s = max(seen, default=info.update_period_s)
-    if info.sample_hz and _reads_are_looks(info):
-        period_s = max(period_s, 1 / info.sample_hz)
-    return (period_s, info.look_s) if info.look_s < WHOLE * period_s else None
+    return max(seen, default=assumed_s)
 
 
 def _reads_are_looks(info: MeterInfo) -> bool:
