@@ -239,12 +239,19 @@ def test_a_terminated_run_is_an_interrupted_one(tmp_path):
     assert record.energy.joules > 0
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> tuple[Path, Path]:
+    """A suite and the results of a walk that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    suite = write_suite(folder / "s.yaml", arms="dense, sat", steps=150)
+    walk(suite, folder / "whole")
+    return suite, folder / "whole"
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
-def test_the_same_command_resumes_and_ends_as_if_uninterrupted(tmp_path, how):
+def test_the_same_command_resumes_and_ends_as_if_uninterrupted(uninterrupted, tmp_path, how):
     """The whole harness is ended in the middle of the second run, then started again."""
-    suite = write_suite(tmp_path / "s.yaml", arms="dense, sat", steps=150)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    walk(suite, whole)
+    (suite, whole), broken = uninterrupted, tmp_path / "broken"
 
     command = [sys.executable, "-m", "harness", "run", str(suite), "--results", str(broken)]
     command += ["-o", str(tmp_path / "page.html"), "--meter", "modelled"]
