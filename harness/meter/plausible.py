@@ -20,11 +20,11 @@ def most_w(info: MeterInfo, samples: Iterable[Sample]) -> list[float]:
     It is :data:`OVER_LIMIT` times the highest power limit that was read of the same device and scope, and
     :data:`MAX_PLAUSIBLE_W` where none was: a limit of the GPU says nothing about a whole module.
     """
+    limited = {i: (c.device, c.scope) for i, c in enumerate(info.channels) if c.quantity is Quantity.POWER_LIMIT_W}
     limits: dict[tuple[str, str], float] = {}
-    for sample in samples:
-        channel = info.channels[sample.channel]
-        if channel.quantity is Quantity.POWER_LIMIT_W and sample.status is ReadStatus.OK and sample.value:
-            of = (channel.device, channel.scope)
+    for sample in samples if limited else ():
+        if sample.channel in limited and sample.status is ReadStatus.OK and sample.value:
+            of = limited[sample.channel]
             limits[of] = max(limits.get(of, 0.0), sample.value)
     return [
         OVER_LIMIT * limits.get((channel.device, channel.scope), MAX_PLAUSIBLE_W / OVER_LIMIT)
