@@ -215,7 +215,8 @@ def gap_ns(info: MeterInfo, stream: Sequence[Sample]) -> int:
 def track_of(
     channel: Channel, stream: Sequence[Sample], limit_ns: int, refresh: Refresh, most_w: float = MAX_PLAUSIBLE_W
 ) -> Track:
-    """The track of one channel; ``stream`` is in order of time. A counter that rises by more than ``most_w`` jumped.
+    """The track of one channel; ``stream`` is in order of time. A counter that rises by more than ``most_w`` jumped, a
+    power above it was not read.
 
     A sample that is lost breaks the line: nothing before it is joined with anything after it. A sample
     that is merely missing is bridged up to ``limit_ns``.
@@ -257,6 +258,8 @@ class _Reads:
             if sample.status is not ReadStatus.OK or value is None or not 0 <= value < math.inf:
                 broken = broken or sample.status is ReadStatus.LOST
                 continue
+            if is_power and value > most_w:
+                continue  # no reading: the device can't draw that
             at_ns = sample.at_ns
             gain: float | None = None
             if at:

@@ -208,7 +208,8 @@ class TestClock:
         drift = drift_of(info, samples)
         assert drift is not None
         assert drift.readings > 5
-        assert 0 <= drift.median_lag_s < 0.1
+        least_s = 0 if offset == 3600.0 else -PERIOD_S  # auto takes the lag for a part of the offset
+        assert least_s <= drift.median_lag_s < 0.1
 
     def test_a_clock_that_jumps_in_mid_run_makes_readings_missing(self, tmp_path: Path) -> None:
         table = tmp_path / "plug.csv"

@@ -55,3 +55,19 @@ def test_a_limit_of_the_gpu_says_nothing_about_the_module():
     )
     samples = [*stepped(5000), *limits(300)]
     assert tracks_of(module, samples)[0].resets_ns == ()
+
+
+def test_a_power_that_no_card_can_draw_is_no_reading():
+    card = info(channel(Quantity.POWER_W), channel(Quantity.POWER_LIMIT_W))
+    samples = [ok(0, i * NS // 20, 4e6 if i == 100 else 300.0) for i in range(201)]
+    energy = energy_of(card, [*samples, *limits(700)], *WINDOW)
+    assert energy.joules == pytest.approx(300 * 8, rel=1e-3)
+
+
+@pytest.mark.parametrize(("factor", "contradict"), [(1.0, False), (1.2, False), (1.75, True), (1e-3, True)])
+def test_two_channels_that_contradict_each_other_make_a_run_invalid(factor, contradict):
+    card = info(channel(Quantity.ENERGY_J), channel(Quantity.POWER_W))
+    watts = [300.0 * factor * (1 + 0.01 * (i % 3)) for i in range(1000)]  # never the same twice: it is not frozen
+    samples = [each for i, s in enumerate(counter(300, 10)) for each in (s, ok(1, s.at_ns, watts[i]))]
+    against = "".join(reasons_against(card, samples, [WINDOW]))
+    assert ("one of them is wrong" in against) == contradict
