@@ -51,7 +51,7 @@ ENCODER = {
     "attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
 T5 = {
-    "vocab_size": 50, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": LAYERS, "num_decoder_layers": LAYERS,
+    "vocab_size": 50, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 2,
     "num_heads": 4, "dropout_rate": 0.0, "decoder_start_token_id": 0, "use_cache": False,
 }  # fmt: skip
 
@@ -113,7 +113,7 @@ def pair(model: nn.Module, index: int) -> object:
 def clip() -> CLIPModel:
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
     config = CLIPConfig(
-        text_config={**tower, "vocab_size": 50, "num_hidden_layers": LAYERS, "max_position_embeddings": 16,
+        text_config={**tower, "vocab_size": 50, "num_hidden_layers": 2, "max_position_embeddings": 16,
                      "eos_token_id": 2, "bos_token_id": 0, "pad_token_id": 1},
         vision_config={**tower, "num_hidden_layers": 2, "image_size": 16, "patch_size": 8},
         projection_dim=16,
@@ -123,7 +123,7 @@ def clip() -> CLIPModel:
 
 def marian() -> MarianMTModel:
     config = MarianConfig(
-        vocab_size=50, d_model=32, encoder_layers=LAYERS, decoder_layers=LAYERS, encoder_attention_heads=4,
+        vocab_size=50, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
         decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=32, dropout=0.0,
         pad_token_id=49, decoder_start_token_id=49, eos_token_id=0, forced_eos_token_id=0, use_cache=False,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from sat_families import FAMILIES, LAYERS, Family
+from sat_families import FAMILIES, Family
 from sat_models import adamw
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,6 +27,11 @@ every_kind = pytest.mark.parametrize(  # relatives differ in what the tests of e
     "family", [family for family in FAMILIES.values() if not family.relative], ids=lambda family: family.name
 )
 every_arm = pytest.mark.parametrize("arm", ARMS)
+every_family_and_arm = pytest.mark.parametrize(
+    ("family", "arm"),
+    [(family, arm) for family in FAMILIES.values() for arm in ARMS if arm == "width" or not family.relative],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
 
 
 def attach(family: Family, model: nn.Module, optimizer, *, start: bool = True, total_steps: int = STEPS, **settings):
@@ -70,8 +75,7 @@ def same(ours, theirs) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-@every_arm
-@every_family
+@every_family_and_arm
 def test_it_trains_enters_unseen_resumes_exactly_and_ends_plain(family, arm):
     model = family.make()
     plain, dense_outputs = shapes(model), family.outputs(model)
@@ -205,20 +209,9 @@ def test_gradient_checkpointing_gives_the_same_training(family, arm):
         if checkpointing:
             model.gradient_checkpointing_enable()
         optimizer = adamw(model)
-        controller = attach(family, model, optimizer, total_steps=4, **ARMS[arm])
-        runs.append(train(family, model, optimizer, controller, 0, 4))
+        controller = attach(family, model, optimizer, total_steps=2, **ARMS[arm])
+        runs.append(train(family, model, optimizer, controller, 0, 2))
     assert runs[0] == pytest.approx(runs[1], abs=1e-5)
-
-
-@every_arm
-@every_kind
-def test_bf16_autocast_trains(family, arm):
-    model = family.make()
-    optimizer = adamw(model)
-    controller = attach(family, model, optimizer, total_steps=4, **ARMS[arm])
-    losses = train(family, model, optimizer, controller, 0, 4, autocast=True)
-    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
-    assert torch.tensor(losses).isfinite().all()
 
 
 PRODUCTS = ("mm", "addmm", "convolution", "convolution_backward")
@@ -295,7 +288,6 @@ REGIMES = {
     "rotating, gate_probe": {"axis": "depth", "regime": "rotating", "score": "gate_probe"},
     "rotating, random": {"axis": "depth", "regime": "rotating", "score": "random"},
     "persistent, magnitude": {"axis": "width", "regime": "persistent", "score": "magnitude"},
-    "persistent, gate_probe": {"axis": "width", "regime": "persistent", "score": "gate_probe"},
     "persistent, taylor": {"axis": "depth", "regime": "persistent", "score": "taylor", "observe_every": 1},
     "freeze, gate_probe": {"mode": "freeze", "regime": "persistent", "score": "gate_probe"},
 }
@@ -303,7 +295,7 @@ REGIMES = {
 
 @pytest.mark.parametrize("regime", REGIMES)
 @every_kind
-def test_regimes_and_scores(family, regime):
+def test_regimes_and_scores_in_bf16(family, regime):
     settings = {
         "schedule": ((0.0, 0.6),), "interval": 1, "probe_batches": 1, "ramp_steps": 2, "hysteresis": 0.0,
         "swap_share": 1.0, "swap_until": None, **REGIMES[regime],
@@ -312,15 +304,18 @@ def test_regimes_and_scores(family, regime):
     optimizer = adamw(model)
     if family.post_norm and settings.get("axis") == "depth" and settings["regime"] == "persistent":
         with pytest.raises(ValueError, match=r"regime 'persistent' delivers .* normalise after the residual sum"):
-            attach(family, model, optimizer, total_steps=4, **settings)
+            attach(family, model, optimizer, total_steps=3, **settings)
         return
-    controller = attach(family, model, optimizer, total_steps=4, **settings)
-    for step in range(4):
-        train(family, model, optimizer, controller, step, step + 1)
+    controller = attach(family, model, optimizer, total_steps=3, **settings)
+    losses = []
+    for step in range(3):
+        losses += train(family, model, optimizer, controller, step, step + 1, autocast=True)
         if settings.get("axis") == "depth" and family.pinned:
             pinned = sat.families.find_structure(family.make()).stacks
             assert all(set(stack.pinned) <= set(p.active) for stack, p in zip(pinned, controller.parts, strict=True))
     assert 0 < controller.report().active_units < 1
+    assert torch.tensor(losses).isfinite().all()
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     controller.ramp.stop()
     before = family.outputs(model)
     sat.densify_(model)
@@ -372,7 +367,7 @@ def test_layers_that_normalise_after_the_sum_enter_by_a_gate(family):
     held = controller.parts[0].stack.layers
     controller.begin_step(3)
     hooks = [len(layer._forward_hooks) for layer in controller.parts[0].stack.layers]
-    assert sum(hooks) == LAYERS
+    assert sum(hooks) == len(hooks) > 1
     assert len(held) == 1
     train(family, model, optimizer, controller, 3, 5)
     assert not any(layer._forward_hooks for layer in controller.parts[0].stack.layers)

@@ -53,7 +53,7 @@ def layers_and_head(model) -> tuple[int, int]:
     return count(lambda: step(model)) - head, head
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_depth_falls_exactly_with_the_layers(share):
     model = meta(layers=8)
     layers, head = layers_and_head(model)
@@ -72,7 +72,7 @@ def test_width_falls_exactly_with_the_units(share):
     assert count(lambda: step(model)) == head + Fraction(share) * layers
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.25, 0.5])
 def test_freezing_saves_weight_gradients_only(share):
     model = meta(layers=8)
     dense = count(lambda: step(model))

@@ -24,6 +24,10 @@ ARMS = {
 }  # fmt: skip
 
 
+def model_of(arm, seed=0):
+    return llama(seed, layers=2 if arm.startswith("width") else 4)
+
+
 def through_disk(state):
     file = io.BytesIO()
     torch.save(state, file)
@@ -34,18 +38,18 @@ def through_disk(state):
 @pytest.mark.parametrize(("arm", "stop"), [*[(arm, 9) for arm in ARMS], ("width", 15), ("width, rotating", 4)])
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(arm, stop):
     steps = 16
-    whole = llama()
+    whole = model_of(arm)
     whole_optimizer = adamw(whole)
     whole_controller = attach(whole, whole_optimizer, steps, start=False, **ARMS[arm])
     expected = train(whole, whole_optimizer, whole_controller, 0, steps)
 
-    first = llama()
+    first = model_of(arm)
     optimizer = adamw(first)
     controller = attach(first, optimizer, steps, start=False, **ARMS[arm])
     losses = train(first, optimizer, controller, 0, stop)
     state = through_disk(controller.state_dict())
 
-    second = llama(seed=9)  # other weights: all must come from the state
+    second = model_of(arm, seed=9)  # other weights: all must come from the state
     optimizer = adamw(second)
     controller = attach(second, optimizer, steps, start=False, **ARMS[arm])
     controller.load_state_dict(state)
@@ -64,7 +68,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(arm, stop):
 def test_equal_seeds_give_equal_trainings(arm):
     runs = []
     for _ in range(2):
-        model = llama()
+        model = model_of(arm)
         optimizer = adamw(model)
         controller = attach(model, optimizer, 16, **ARMS[arm])
         runs.append((train(model, optimizer, controller, 0, 16), controller.report()))
@@ -121,7 +125,7 @@ def test_a_state_of_something_else_is_refused(change, text):
 def test_a_plain_loop_needs_only_step():
     """``controller.step()`` after ``optimizer.step()`` trains exactly as the calls one by one do."""
     for arm in ("width, taylor", "freeze"):
-        one, other = llama(), llama()
+        one, other = model_of(arm), model_of(arm)
         a, b = adamw(one), adamw(other)
         first, second = attach(one, a, 16, **ARMS[arm]), attach(other, b, 16, **ARMS[arm])
         expected = train(one, a, first, 0, 16)
