@@ -27,4 +27,4 @@ def test_judge(benchmark, thousand):
 
 @pytest.mark.benchmark(group="judge, 1,000 runs")
 def test_audit(benchmark, thousand, tmp_path):
-    assert benchmark(audit, tmp_path, thousand, _judge(thousand)) == []
+    assert benchmark(arithmetic, tmp_path, thousand, _judge(thousand)) == []
