@@ -15,9 +15,15 @@ from sat.units import units_kept
 
 
 def check_structure(structure: Structure, config: SATConfig) -> None:
-    """Raises ValueError: the model has nothing along the axis."""
+    """Raises ValueError: the model has nothing along the axis, or something that can't be cut."""
     if config.axis == "depth" and not structure.stacks:
         raise ValueError(f"{structure.family}: no stack of residual layers is described; use axis 'width'")
+    stuck = next((site for site in structure.parts if site.obstacle), None)
+    if config.axis == "width" and stuck is not None:
+        raise ValueError(
+            f"{stuck.name} can't be cut into units: {stuck.obstacle}; use axis 'depth', or name the sites to cut "
+            "without it (structure=[sat.Layers(...)], docs/sat-models.md)"
+        )
     if config.axis == "width" and not structure.parts:
         raise ValueError(f"{structure.family}: no sites inside the layers are described; use axis 'depth'")
 

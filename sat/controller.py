@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -219,6 +220,13 @@ class Controller:
 
     def _complete(self) -> None:
         if self.config.regime == "growing":
+            late = [part.name for part in self.parts if not part.enters_at_zero and len(part.active) < part.units]
+            if late:
+                warnings.warn(
+                    f"{late[0]}: layers that never trained enter the final model, and change what it computes (their "
+                    "norm follows the residual sum); let the schedule reach a share of 1 before sat.densify_",
+                    stacklevel=4,
+                )
             self._switch(1.0, {}, self.position, free=True)
             return
         if self.config.mode == "freeze":
@@ -376,6 +384,8 @@ class Controller:
         if self.config.entry in {"copy", "interleaved"}:
             for unit in fresh:
                 fitting = [source for source in before if part.fits(source, unit)]
+                if not fitting:
+                    raise ValueError(f"entry {self.config.entry!r}: no trained layer of {part.name} fits layer {unit}")
                 part.copy_unit(_source(unit, fitting, self.config.entry), unit)
         zero = fresh if self.config.entry == "zero" else ()
         part.switch(active, zero if part.enters_at_zero else ())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from sat.families import Described, find_structure
-from sat.structure import Structure, layer_flops
+from sat.structure import Site, Structure, layer_flops
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class SiteInfo:
     unit_parameters: int
     unit_flops: int
     pinned: int = 0  # units that mode skip can't leave out
+    obstacle: str = ""  # why the site can't be cut after all
 
 
 class Sites(list[SiteInfo]):
@@ -77,6 +78,7 @@ class Sites(list[SiteInfo]):
                 f"{self.family}: {self.parameters:,} parameters; in units: {self.share('depth'):.0%} by depth, "
                 f"{self.share('width'):.0%} by width; the rest is always active",
                 *lines,
+                *(f"{site.name} can't be cut: {site.obstacle}" for site in alike if site.obstacle),
                 "FLOPs per token, of convolutions per output position; attention scores apart. Pinned units are left "
                 "in by mode skip.",
             ]
@@ -115,11 +117,12 @@ def _describe(model: nn.Module, structure: Structure) -> Sites:
         found.append(SiteInfo(stack.name, "layers", "depth", number, parameters // number, flops, len(stack.pinned)))
         inside = [site for site in left if site.name.startswith(f"{stack.name}.")]
         left = [site for site in left if site not in inside]
-        found += [
-            SiteInfo(site.name, site.kind, "width", site.units, site.unit_parameters, site.unit_flops)
-            for site in inside
-        ]
-    found += [
-        SiteInfo(site.name, site.kind, "width", site.units, site.unit_parameters, site.unit_flops) for site in left
-    ]
+        found += [_of(site) for site in inside]
+    found += [_of(site) for site in left]
     return Sites(found, structure.family, sum(parameter.numel() for parameter in model.parameters()))
+
+
+def _of(site: Site) -> SiteInfo:
+    return SiteInfo(
+        site.name, site.kind, "width", site.units, site.unit_parameters, site.unit_flops, obstacle=site.obstacle
+    )

@@ -18,7 +18,7 @@ a model of one's own:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import nn
@@ -32,8 +32,9 @@ from sat.units import attention_units, mlp_units
 class MLP:
     """Feed-forward projections of a layer, by names relative to it.
 
-    ``inputs`` write the hidden channels (``up``, or ``gate`` and ``up``), ``output`` reads them and writes the
-    residual stream. A unit is a block of 8 to 128 hidden channels (:func:`sat.mlp_units`).
+    ``inputs`` write the hidden channels (``up``, or ``gate`` and ``up``; a fused one writes all gates, then all ups),
+    ``output`` reads them and writes the residual stream. A unit is a block of 8 to 128 hidden channels
+    (:func:`sat.mlp_units`).
     """
 
     inputs: Sequence[str]
@@ -48,8 +49,15 @@ class MLP:
         """
         inputs = [projection(layer, name, each) for each in self.inputs]
         output = projection(layer, name, self.output)
-        size, units = mlp_units(output.in_features)
-        return _site(name, self, units, [(each, size) for each in inputs], [(output, size)])
+        hidden = output.in_features
+        size, units = mlp_units(hidden)
+        sizes: list[int | tuple[int, ...]] = []
+        for each in inputs:
+            runs, rest = divmod(each.out_features, hidden)
+            if rest or not runs:
+                raise MissingError(f"a projection '{each.name}' to a multiple of {hidden} features: not there")
+            sizes.append(size if runs == 1 else (size,) * runs)
+        return _site(name, self, units, list(zip(inputs, sizes, strict=True)), [(output, size)])
 
     def names(self) -> list[str]:
         """All names."""
@@ -113,7 +121,9 @@ class Attention:
         site = _site(name, self, units, [(each, sizes[part]) for part, each in inputs.items()], [(output, queries)])
         follow = [*((path, group) for path in self.heads), *((path, queries) for path in self.features)]
         counts = tuple(Count(*_attribute(layer, name, path), per_unit) for path, per_unit in follow)
-        return Site(site.name, site.kind, units, site.cuts, (*site.counts, *counts), site.gates)
+        own = {id(parameter) for each in (*inputs.values(), output) for parameter in each.module.parameters()}
+        obstacle = _across_heads(layer, _shared(list(self._parts().values())), own, head, {heads, kv_heads})
+        return replace(site, counts=(*site.counts, *counts), obstacle=obstacle)
 
     def names(self) -> list[str]:
         """All names."""
@@ -222,17 +232,28 @@ def _site(
         cuts.append(each.reads(width))
         counts.append(each.in_count(width))
     gates = tuple(each.gate(size) for each, size in outputs)
-    return Site(f"{layer}.{_common(named)}", named.kind, units, tuple(cuts), tuple(counts), gates)
+    return Site(f"{layer}.{_shared(named.names()) or named.kind}", named.kind, units, tuple(cuts), tuple(counts), gates)
 
 
-def _common(named: Attention | MLP) -> str:
-    """What a site is called in its layer: the module that holds its projections, or its kind."""
+def _shared(paths: Sequence[str]) -> str:
+    """Name of the innermost module that holds all that is named; empty if it is the layer."""
     shared = []
-    for parts in zip(*(path.split(".")[:-1] for path in named.names()), strict=False):
+    for parts in zip(*(path.split(".")[:-1] for path in paths), strict=False):
         if len(set(parts)) > 1:
             break
         shared.append(parts[0])
-    return ".".join(shared) or named.kind
+    return ".".join(shared)
+
+
+def _across_heads(layer: nn.Module, holder: str, own: set[int], head_dim: int, heads: set[int]) -> str:
+    """Which other parameter of an attention spans its heads (a norm over all of them, a bias for each), if any."""
+    if not holder:
+        return ""
+    spans = heads | {head_dim * number for number in heads}
+    for name, parameter in layer.get_submodule(holder).named_parameters():
+        if id(parameter) not in own and any(size in spans and size != head_dim for size in parameter.shape):
+            return f"{name} spans all heads"
+    return ""
 
 
 def _left_out(named: Attention | MLP, layer: nn.Module) -> bool:

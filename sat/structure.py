@@ -76,7 +76,8 @@ class Site:
     """One place that can shrink: an MLP, an attention, the inner channels of a residual block.
 
     Every cut has ``units`` units; ``gates`` stand before each module whose weights have an output cut.
-    ``floor`` is the fewest units that must stay active.
+    ``floor`` is the fewest units that must stay active. ``obstacle`` says why the site can't be cut after all,
+    where that is so.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Site:
     counts: tuple[Count, ...]
     gates: tuple[Gate, ...]
     floor: int = 1
+    obstacle: str = ""
 
     @property
     def unit_parameters(self) -> int:

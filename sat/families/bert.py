@@ -11,6 +11,8 @@ def _attention(holder: str, *, optional: bool = False) -> Attention:
         value=f"{holder}.self.value",
         output=f"{holder}.output.dense",
         head_dim=f"{holder}.self.attention_head_size",
+        heads=(f"{holder}.self.num_attention_heads",),
+        features=(f"{holder}.self.all_head_size",),
         optional=optional,
     )
 

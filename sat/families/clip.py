@@ -13,6 +13,7 @@ find_clip = Dialect(
             value="self_attn.v_proj",
             output="self_attn.out_proj",
             head_dim="self_attn.head_dim",
+            heads=("self_attn.num_heads",),
         ),
         MLP(("mlp.fc1",), "mlp.fc2"),
     ),

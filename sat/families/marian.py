@@ -17,6 +17,7 @@ def _attention(holder: str, *, optional: bool = False) -> Attention:
         value=f"{holder}.v_proj",
         output=f"{holder}.out_proj",
         head_dim=f"{holder}.head_dim",
+        heads=(f"{holder}.num_heads",),
         optional=optional,
     )
 

@@ -13,6 +13,7 @@ find_vit = Dialect(
             value="attention.v_proj",
             output="attention.o_proj",
             head_dim="attention.head_dim",
+            heads=("attention.num_attention_heads",),
         ),
         MLP(("mlp.fc1",), "mlp.fc2"),
     ),

@@ -150,13 +150,13 @@ def vit() -> ViTForImageClassification:
 
 
 class OwnLayer(nn.Module):
-    """Grouped queries fused with keys and values, biases, all by plain ``nn.Linear``."""
+    """Grouped queries fused with keys and values, gates fused with ups, biases; all by plain ``nn.Linear``."""
 
     def __init__(self) -> None:
         super().__init__()
         self.before_attention, self.before_mlp = nn.LayerNorm(32), nn.LayerNorm(32)
         self.mixing = nn.ModuleDict({"qkv": nn.Linear(32, 32 + 2 * 16), "out": nn.Linear(32, 32)})
-        self.up, self.down = nn.Linear(32, 64), nn.Linear(64, 32)
+        self.gate_up, self.down = nn.Linear(32, 128), nn.Linear(64, 32)
 
     def forward(self, hidden: Tensor) -> Tensor:
         fused = self.mixing["qkv"](self.before_attention(hidden)).unflatten(-1, (-1, 8)).transpose(1, 2)
@@ -164,7 +164,8 @@ class OwnLayer(nn.Module):
         query, key, value = fused.split((2 * number, number, number), dim=1)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
         hidden = hidden + self.mixing["out"](mixed.transpose(1, 2).flatten(2))
-        return hidden + self.down(nn.functional.gelu(self.up(self.before_mlp(hidden))))
+        gate, up = self.gate_up(self.before_mlp(hidden)).chunk(2, dim=-1)
+        return hidden + self.down(nn.functional.silu(gate) * up)
 
 
 class Own(nn.Module):
@@ -186,7 +187,7 @@ class Own(nn.Module):
             sat.Layers(
                 "body.blocks",
                 sat.Attention(fused="mixing.qkv", output="mixing.out", head_dim=8),
-                sat.MLP(inputs=["up"], output="down"),
+                sat.MLP(inputs=["gate_up"], output="down"),
             )
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from contextlib import nullcontext
 
@@ -189,6 +190,8 @@ def test_save_pretrained_works_while_sat_is_on(family, arm, tmp_path):
     kept = shapes(model)
     model.save_pretrained(tmp_path)
     assert shapes(model) == kept  # and training can go on
+    twin = copy.deepcopy(model)
+    assert twin.save_pretrained.__self__.model is twin
     again = type(model).from_pretrained(tmp_path)
     assert same(again.state_dict(), sat.state_dict(model))
     wanted, ours = family.make().config.to_dict(), again.config.to_dict()
@@ -383,3 +386,11 @@ def test_generation_works_on_the_partial_model(family, arm):
     ids = torch.arange(1, 5)[None]
     given = {"max_new_tokens": 4, "do_sample": False}
     assert torch.equal(model.generate(ids, use_cache=True, **given), model.generate(ids, use_cache=False, **given))
+
+
+def test_ending_early_where_layers_can_not_enter_unseen_is_said():
+    family = FAMILIES["bert"]
+    model = family.make()
+    attach(family, model, adamw(model), **ARMS["depth"])
+    with pytest.warns(UserWarning, match=r"bert.encoder.layer: layers that never trained enter the final model"):
+        sat.densify_(model)

@@ -324,3 +324,18 @@ def test_a_configuration_that_says_another_number_is_left_alone():
     model.config.num_hidden_layers = 7
     attach(model, adamw(model))
     assert (len(model.model.layers), model.config.num_hidden_layers) == (1, 7)
+
+
+def test_an_attention_with_a_norm_across_its_heads_is_not_cut():
+    with torch.device("meta"):
+        model = Olmo2ForCausalLM(
+            Olmo2Config(vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+        )
+    assert "model.layers.*.self_attn can't be cut: q_norm.weight spans all heads" in str(sat.sites(model))
+    width = sat.SATConfig(axis="width")
+    with pytest.raises(ValueError, match=r"model.layers.0.self_attn can't be cut into units: q_norm.weight spans all"):
+        sat.sparsify_(model, None, width, total_steps=4)
+    mlps = [sat.Layers("model.layers", sat.MLP(["mlp.gate_proj", "mlp.up_proj"], "mlp.down_proj"))]
+    sat.sparsify_(model, None, sat.SATConfig(axis="width", score="random"), total_steps=4, structure=mlps)
+    assert model.model.layers[0].mlp.up_proj.out_features == 8
+    assert model.model.layers[0].self_attn.q_proj.out_features == 32
