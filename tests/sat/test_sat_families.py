@@ -365,14 +365,20 @@ def test_layers_that_normalise_after_the_sum_enter_by_a_gate(family):
     optimizer = adamw(model)
     with pytest.raises(ValueError, match=r"it enters by a gate that rises over ramp_steps, which is 1"):
         attach(family, model, optimizer, **{**ARMS["depth"], "ramp_steps": 1})
-    controller = attach(family, model, optimizer, **{**ARMS["depth"], "ramp_steps": 2})
+    controller = attach(family, model, optimizer, **ARMS["depth"])
     train(family, model, optimizer, controller, 0, 3)
     held = controller.parts[0].stack.layers
     controller.begin_step(3)
     hooks = [len(layer._forward_hooks) for layer in controller.parts[0].stack.layers]
     assert sum(hooks) == len(hooks) > 1
     assert len(held) == 1
-    train(family, model, optimizer, controller, 3, 5)
+    train(family, model, optimizer, controller, 3, 4)
+    second = family.make(seed=9)  # the gate goes on rising after a resume
+    other = adamw(second)
+    resumed = attach(family, second, other, start=False, **ARMS["depth"])
+    resumed.load_state_dict(through_disk(controller.state_dict()))
+    losses = train(family, model, optimizer, controller, 4, 6)
+    assert train(family, second, other, resumed, 4, 6) == losses
     assert not any(layer._forward_hooks for layer in controller.parts[0].stack.layers)
 
 

@@ -12,6 +12,8 @@ from transformers import (
     LlamaModel,
     MistralConfig,
     MistralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     ResNetConfig,
@@ -19,7 +21,7 @@ from transformers import (
     VisionEncoderDecoderModel,
     ViTConfig,
     ViTModel,
-)  # fmt: skip
+)
 
 import sat
 from sat.families import find_structure
