@@ -29,13 +29,16 @@ def scatter_(full: Tensor, compact: Tensor, cuts: Sequence[Cut], index: Tensor) 
         target.index_copy_(first.dim, index, source)
 
 
-def scale_(full: Tensor, cut: Cut, index: Tensor, factor: float) -> None:
-    """Multiply what the units ``index`` have along one cut; 0 clears it, whatever it was."""
+def clear_(full: Tensor, cut: Cut, index: Tensor) -> None:
+    """Zero what the units ``index`` have along one cut."""
     for run in _runs(full, cut):
-        if factor == 0.0:
-            run.index_fill_(cut.dim, index, 0.0)
-        else:
-            run.index_copy_(cut.dim, index, run.index_select(cut.dim, index) * factor)
+        run.index_fill_(cut.dim, index, 0.0)
+
+
+def scale_(full: Tensor, cut: Cut, index: Tensor, factor: float) -> None:
+    """Multiply what the units ``index`` have along one cut."""
+    for run in _runs(full, cut):
+        run.index_copy_(cut.dim, index, run.index_select(cut.dim, index) * factor)
 
 
 def sum_per_unit(values: Tensor, cuts: Sequence[Cut]) -> Tensor:

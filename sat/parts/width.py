@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from sat.parts.base import Part
-from sat.parts.blocks import gather, scale_, scatter_, sum_per_unit
+from sat.parts.blocks import clear_, gather, scale_, scatter_, sum_per_unit
 from sat.structure import Cut, Gate, Site
 
 
@@ -54,7 +54,8 @@ class CompactSite(Part):
         if active == self.active and not fresh:
             return
         self._store()
-        self._scale_outputs(self._weights, fresh, 0.0)
+        for cut, full in self._outputs(self._weights) if fresh else ():
+            clear_(full, cut, self._index(fresh, full))
         in_place = len(active) == len(self.active) < self.units
         whole = len(active) == self.units
         self.active = active
@@ -135,13 +136,12 @@ class CompactSite(Part):
     def scale_outputs(self, units: Sequence[int], factor: float) -> None:
         """See :meth:`Part.scale_outputs`."""
         assert len(self.active) == self.units, "the site must be whole"
-        self._scale_outputs([tensor.data for tensor, _ in self._tensors], units, factor)
+        for cut, full in self._outputs([tensor.data for tensor, _ in self._tensors]):
+            scale_(full, cut, self._index(units, full), factor)
 
-    def _scale_outputs(self, weights: Sequence[Tensor], units: Sequence[int], factor: float) -> None:
+    def _outputs(self, weights: Sequence[Tensor]) -> Iterator[tuple[Cut, Tensor]]:
         for (_, cuts), full in zip(self._tensors, weights, strict=True):
-            for cut in cuts:
-                if cut.output and units:
-                    scale_(full, cut, self._index(units, full), factor)
+            yield from ((cut, full) for cut in cuts if cut.output)
 
     def _parameters(self) -> Iterator[tuple[nn.Parameter, tuple[Cut, ...]]]:
         return ((tensor, cuts) for tensor, cuts in self._tensors if isinstance(tensor, nn.Parameter))
