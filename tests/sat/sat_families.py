@@ -58,7 +58,7 @@ T5 = {
 
 @dataclass(frozen=True)
 class Family:
-    """``stacks``: names of the lists of layers; ``post_norm``: norms follow the sums; ``pinned``: first layers stay."""
+    """``stacks``: names of the lists of layers; ``post_norm``: norms follow the sums; ``pinned``: stacks whose first stays."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -66,7 +66,7 @@ class Family:
     stacks: tuple[str, ...]
     logits: str = "logits"
     post_norm: bool = False
-    pinned: bool = False
+    pinned: tuple[int, ...] = ()
     convolutional: bool = False
     relative: bool = False  # of another family in the table, with the same finder
 
@@ -226,15 +226,15 @@ FAMILIES = {
             relative=True,
         ),
         Family("vit", vit, picture, ("vit.layers",)),
-        Family("resnet", lambda: resnet("bottleneck"), picture, STAGES, pinned=True, convolutional=True),
-        Family("resnet-basic", lambda: resnet("basic"), picture, STAGES, pinned=True, convolutional=True),
+        Family("resnet", lambda: resnet("bottleneck"), picture, STAGES, pinned=(0, 1), convolutional=True),
+        Family("resnet-basic", lambda: resnet("basic"), picture, STAGES, pinned=(1,), convolutional=True),
         Family("marian", marian, text, ("model.encoder.layers", "model.decoder.layers"), post_norm=True),
         Family(
             "t5",
             lambda: T5ForConditionalGeneration(T5Config(**T5)),
             text,
             ("encoder.block", "decoder.block"),
-            pinned=True,
+            pinned=(0, 1),
             relative=True,
         ),
         Family(
@@ -242,7 +242,7 @@ FAMILIES = {
             lambda: T5ForConditionalGeneration(T5Config(**T5, feed_forward_proj="gated-gelu")),
             text,
             ("encoder.block", "decoder.block"),
-            pinned=True,
+            pinned=(0, 1),
         ),
         Family(
             "clip",
