@@ -179,13 +179,14 @@ def main() -> None:
     """Run it, print the table, write it unless ``--quick``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes; writes nothing")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help=f"pairs of each kind, {PAIRS} by default")
     parser.add_argument("--meter", default="modelled", help="NAME or NAME:ARGUMENT, as for run")
     parser.add_argument("--same-core", action="store_true", help="training and sampler on one core; writes nothing")
     arguments = parser.parse_args()
     quick = arguments.quick
     lines = study(
         arguments.meter,
-        QUICK_PAIRS if quick else PAIRS,
+        QUICK_PAIRS if quick else arguments.pairs,
         QUICK_BLOCK_S if quick else BLOCK_S,
         arguments.same_core,
     )
