@@ -58,7 +58,7 @@ T5 = {
 
 @dataclass(frozen=True)
 class Family:
-    """``stacks``: names of the lists of layers; ``pinned``: those whose first stays; ``post_norm``: norms follow sums."""
+    """``stacks``: names of the lists of layers; ``pinned``: their first stays; ``post_norm``: norms after sums."""
 
     name: str
     build: Callable[[], nn.Module]
