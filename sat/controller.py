@@ -1,26 +1,24 @@
-"""The controller: walks the schedule, probes, chooses and switches. One per model."""
+"""The controller: walks the schedule, probes and switches. One per model."""
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sat.checks import check_parts, check_structure
+from sat.choice import Choice
 from sat.config import SATConfig, decisions
+from sat.entry import install
 from sat.parts import CompactSite, FrozenLayers, Part, SkippedLayers
 from sat.ramp import Ramp
 from sat.report import Report, Switch, Tally
-from sat.score import Loss, UnitScores, gate_probe, magnitudes, taylor_probe
-from sat.select import choose, generator, place
+from sat.score import Loss, UnitScores, gate_probe, taylor_probe
 from sat.structure import Structure
-from sat.units import units_kept
 
 ATTACHED = "_sat_controller"
 """Attribute of a sparsified model that holds its controller."""
@@ -29,16 +27,6 @@ NO_LOSS = (
     "score {!r} probes the model: give sparsify_ a loss, a callable that returns the loss of probe micro-batch i, or "
     "choose score 'magnitude' or 'random'"
 )
-
-
-@dataclass
-class _History:
-    """What is remembered of one part's units between decisions."""
-
-    ever: set[int]  # have been active in training
-    waiting: list[int]  # decisions spent outside in a row
-    score: list[float]  # by the latest probe, or a moving average (Taylor); 0 where nothing is known
-    observed: list[bool]  # by Taylor
 
 
 class Controller:
@@ -74,10 +62,7 @@ class Controller:
         self._trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
         self.parts = _parts(structure, optimizer, config)
         check_parts(model, self.parts, config)
-        self._history = {
-            part.name: _History(set(), [0] * part.units, [0.0] * part.units, [False] * part.units)
-            for part in self.parts
-        }
+        self._choice = Choice(model, self.parts, config, total_steps)
         self.ramp = Ramp(config.ramp_steps)
         self._tally = Tally(sum(parameter.numel() for parameter in model.parameters()))
         self._hook = (
@@ -111,15 +96,7 @@ class Controller:
         if not wanted or self._observed == step:
             return
         self._observed = step
-        for part in self.parts:
-            products = part.products()
-            if products is None or products.device.type == "meta":
-                continue
-            history = self._history[part.name]
-            for unit, value in zip(part.active, products.float().square().tolist(), strict=True):
-                past = config.smoothing if history.observed[unit] else 0.0
-                history.score[unit] = past * history.score[unit] + (1.0 - past) * value
-                history.observed[unit] = True
+        self._choice.observe()
 
     def end_step(self, step: int) -> None:
         """After the optimizer's step: the active units count as trained, returning units ramp up."""
@@ -173,16 +150,12 @@ class Controller:
 
     def report(self) -> Report:
         """What has happened so far, counted."""
-        ranked = self.config.score != "order"
         return self._tally.report(
             share=self._share,
             active_units=self.active_units,
             active={part.name: part.active for part in self.parts},
-            never_trained={
-                part.name: tuple(u for u in range(part.units) if u not in self._history[part.name].ever)
-                for part in self.parts
-            },
-            thresholds={part.name: self._threshold(part) if ranked else None for part in self.parts},
+            never_trained=self._choice.never_trained(),
+            thresholds=self._choice.thresholds(),
         )
 
     def finish(self) -> Report:
@@ -240,7 +213,7 @@ class Controller:
             if self.config.regime == "persistent":
                 part.scale_outputs(inactive, 0.0)
                 continue
-            ever = self._history[part.name].ever
+            ever = self._choice.histories[part.name].ever
             part.scale_outputs([unit for unit in range(part.units) if unit not in ever], 0.0)
             part.scale_outputs(sorted(ever - set(part.pinned)), share)
 
@@ -271,13 +244,7 @@ class Controller:
             "ramp": self.ramp.state(),
             "tally": self._tally.state(),
             "parts": {
-                part.name: {
-                    "active": list(part.active),
-                    "ever": sorted(self._history[part.name].ever),
-                    "waiting": list(self._history[part.name].waiting),
-                    "score": list(self._history[part.name].score),
-                    "observed": list(self._history[part.name].observed),
-                }
+                part.name: {"active": list(part.active), **self._choice.histories[part.name].state()}
                 for part in self.parts
             },
         }
@@ -290,15 +257,8 @@ class Controller:
         self._share = progress["share"]
         self._started = progress["started"]
         self._tally = tally
-        for name, part in progress["parts"].items():
-            self._history[name] = _History(
-                set(part["ever"]), list(part["waiting"]), list(part["score"]), list(part["observed"])
-            )
+        self._choice.load(progress["parts"])
         self.ramp.load(progress["ramp"], self.parts, next(self.model.parameters()).device)
-
-    def _threshold(self, part: Part) -> float | None:
-        scores = self._history[part.name].score
-        return min((scores[unit] for unit in part.active if unit not in part.pinned), default=None)
 
     def _gates(self, part: Part) -> list[float]:
         if isinstance(part, FrozenLayers):
@@ -308,18 +268,20 @@ class Controller:
 
     def _switch(self, share: float, probed: Mapping[str, UnitScores], step: int, *, free: bool = False) -> Switch:
         """Choose the active set of ``share`` by the present scores and install it."""
-        self._score(probed, step)
+        self._choice.update(probed, step)
         entries = exits = returns = 0
+        device = next(self.model.parameters()).device
         for part in self.parts:
-            history = self._history[part.name]
+            history = self._choice.histories[part.name]
             before = part.active if self._started else ()
-            active = self._chosen(part, before, share, step, free)
+            active = self._choice.chosen(part, before, share, step, free)
             entering = set(active) - set(before)
             fresh = sorted(entering - history.ever)
             returning = sorted(entering & history.ever)
-            self._install(part, before, active, fresh, returning)
-            history.ever |= entering
-            history.waiting = [0 if u in active else past + 1 for u, past in enumerate(history.waiting)]
+            gated = install(part, active, before, fresh, self.config)
+            if before and self.config.mode == "skip":
+                self.ramp.start(part, returning, device, gated)
+            history.book(active)
             entries += len(fresh)
             returns += len(returning)
             exits += len(set(before) - set(active))
@@ -332,76 +294,9 @@ class Controller:
             step, share, self.active_units, self._tally.active_parameters, entries, exits, returns, bool(probed)
         )
 
-    def _score(self, probed: Mapping[str, UnitScores], step: int) -> None:
-        """Bring the scores up to date. On device ``meta`` there are no numbers: scores stay as they are."""
-        meta = next(self.model.parameters()).device.type == "meta"
-        found = magnitudes(self.model, self.parts) if self.config.score == "magnitude" and not meta else {}
-        for part in self.parts:
-            history = self._history[part.name]
-            if self.config.score == "random":
-                draw = generator(self.config.seed, step, f"{part.name}/score")
-                history.score = [draw.random() for _ in range(part.units)]
-            elif part.name in found:
-                history.score = found[part.name].tolist()
-            elif part.name in probed and not meta:
-                history.score = (probed[part.name].score / part.unit_flops).tolist()  # per FLOP
-
-    def _chosen(self, part: Part, before: Sequence[int], share: float, step: int, free: bool) -> tuple[int, ...]:
-        config = self.config
-        keep = units_kept(part.units, share, max(config.floor, part.floor, len(part.pinned)))
-        if config.score == "order":
-            return place(part.units, before, keep, spread=config.entry == "interleaved", pinned=part.pinned)
-        history = self._history[part.name]
-        random = config.score == "random"  # the control: no memory, no preference for what is inside
-        scores = [
-            score if unit in before or random else score * (1.0 + config.staleness * waited)
-            for unit, (score, waited) in enumerate(zip(history.score, history.waiting, strict=True))
-        ]
-        for unit in part.pinned:
-            scores[unit] = math.inf
-        return choose(
-            scores,
-            before,
-            keep,
-            grow_only=free or config.regime == "growing",
-            swap_share=config.swap_share_at(step, self.total_steps),
-            hysteresis=0.0 if random else config.hysteresis,
-            explore=config.explore,
-            rng=generator(config.seed, step, f"{part.name}/explore"),
-        )
-
-    def _install(
-        self,
-        part: Part,
-        before: Sequence[int],
-        active: tuple[int, ...],
-        fresh: Sequence[int],
-        returning: Sequence[int],
-    ) -> None:
-        if self.config.mode == "freeze" or not before:  # the first units start as they were initialised
-            part.switch(active)
-            return
-        if self.config.entry in {"copy", "interleaved"}:
-            for unit in fresh:
-                fitting = [source for source in before if part.fits(source, unit)]
-                if not fitting:
-                    raise ValueError(f"entry {self.config.entry!r}: no trained layer of {part.name} fits layer {unit}")
-                part.copy_unit(_source(unit, fitting, self.config.entry), unit)
-        zero = fresh if self.config.entry == "zero" else ()
-        part.switch(active, zero if part.enters_at_zero else ())
-        gated = () if part.enters_at_zero else zero
-        self.ramp.start(part, returning, next(self.model.parameters()).device, gated)
-
 
 def _parts(structure: Structure, optimizer: Optimizer | None, config: SATConfig) -> list[Part]:
     if config.axis == "width":
         return [CompactSite(site, optimizer, config.bank == "host") for site in structure.parts]
     kind = FrozenLayers if config.mode == "freeze" else SkippedLayers
     return [kind(stack) for stack in structure.stacks]
-
-
-def _source(unit: int, trained: Sequence[int], entry: str) -> int:
-    """The trained layer that layer ``unit`` starts as a copy of."""
-    if entry == "copy":  # stacking (G_stack, arXiv 2405.15319): the trained block repeats
-        return trained[unit % len(trained)]
-    return max((layer for layer in trained if layer < unit), default=trained[0])

@@ -1,0 +1,130 @@
+"""What is known of every unit, and which units are active next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from sat.config import SATConfig
+from sat.parts import Part
+from sat.score import UnitScores, magnitudes
+from sat.select import choose, generator, place
+from sat.units import units_kept
+
+
+@dataclass
+class History:
+    """What is remembered of one part's units between decisions."""
+
+    ever: set[int]  # have been active in training
+    waiting: list[int]  # decisions spent outside in a row
+    score: list[float]  # by the latest probe, or a moving average (Taylor); 0 where nothing is known
+    observed: list[bool]  # by Taylor
+
+    def book(self, active: Sequence[int]) -> None:
+        """After a decision: ``active`` train now, the others wait one decision longer."""
+        self.ever |= set(active)
+        self.waiting = [0 if unit in active else past + 1 for unit, past in enumerate(self.waiting)]
+
+    def state(self) -> dict[str, list[Any]]:
+        """Plain values."""
+        return {
+            "ever": sorted(self.ever),
+            "waiting": list(self.waiting),
+            "score": list(self.score),
+            "observed": list(self.observed),
+        }
+
+
+class Choice:
+    """Keeps the histories of all parts and chooses their active sets."""
+
+    def __init__(self, model: nn.Module, parts: Sequence[Part], config: SATConfig, total_steps: int) -> None:
+        self._model = model
+        self._parts = parts
+        self._config = config
+        self._total_steps = total_steps
+        self.histories = {
+            part.name: History(set(), [0] * part.units, [0.0] * part.units, [False] * part.units) for part in parts
+        }
+
+    def observe(self) -> None:
+        """A Taylor observation of the active units, from the gradients of this step."""
+        for part in self._parts:
+            products = part.products()
+            if products is None or products.device.type == "meta":
+                continue
+            history = self.histories[part.name]
+            for unit, value in zip(part.active, products.float().square().tolist(), strict=True):
+                past = self._config.smoothing if history.observed[unit] else 0.0
+                history.score[unit] = past * history.score[unit] + (1.0 - past) * value
+                history.observed[unit] = True
+
+    def update(self, probed: Mapping[str, UnitScores], step: int) -> None:
+        """Bring the scores up to date. On device ``meta`` there are no numbers: scores stay as they are."""
+        meta = next(self._model.parameters()).device.type == "meta"
+        found = magnitudes(self._model, self._parts) if self._config.score == "magnitude" and not meta else {}
+        for part in self._parts:
+            history = self.histories[part.name]
+            if self._config.score == "random":
+                draw = generator(self._config.seed, step, f"{part.name}/score")
+                history.score = [draw.random() for _ in range(part.units)]
+            elif part.name in found:
+                history.score = found[part.name].tolist()
+            elif part.name in probed and not meta:
+                history.score = (probed[part.name].score / part.unit_flops).tolist()  # per FLOP
+
+    def chosen(self, part: Part, before: Sequence[int], share: float, step: int, free: bool) -> tuple[int, ...]:
+        """The active units of ``part`` at ``share``; ``before`` are active now, none at the start.
+
+        ``free``: by what is known, without regard to the regime, and without taking any unit out in exchange.
+        """
+        config = self._config
+        keep = units_kept(part.units, share, max(config.floor, part.floor, len(part.pinned)))
+        if config.score == "order":
+            return place(part.units, before, keep, spread=config.entry == "interleaved", pinned=part.pinned)
+        history = self.histories[part.name]
+        random = config.score == "random"  # the control: no memory, no preference for what is inside
+        scores = [
+            score if unit in before or random else score * (1.0 + config.staleness * waited)
+            for unit, (score, waited) in enumerate(zip(history.score, history.waiting, strict=True))
+        ]
+        for unit in part.pinned:
+            scores[unit] = math.inf
+        return choose(
+            scores,
+            before,
+            keep,
+            grow_only=free or config.regime == "growing",
+            swap_share=config.swap_share_at(step, self._total_steps),
+            hysteresis=0.0 if random else config.hysteresis,
+            explore=config.explore,
+            rng=generator(config.seed, step, f"{part.name}/explore"),
+        )
+
+    def thresholds(self) -> dict[str, float | None]:
+        """The lowest score kept, by part; ``None`` where units have no score or none may leave."""
+        ranked = self._config.score != "order"
+        return {part.name: self._threshold(part) if ranked else None for part in self._parts}
+
+    def never_trained(self) -> dict[str, tuple[int, ...]]:
+        """Units that have not been active yet, by part."""
+        return {
+            part.name: tuple(unit for unit in range(part.units) if unit not in self.histories[part.name].ever)
+            for part in self._parts
+        }
+
+    def load(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Continue from :meth:`History.state` of every part."""
+        for name, part in parts.items():
+            self.histories[name] = History(
+                set(part["ever"]), list(part["waiting"]), list(part["score"]), list(part["observed"])
+            )
+
+    def _threshold(self, part: Part) -> float | None:
+        scores = self.histories[part.name].score
+        return min((scores[unit] for unit in part.active if unit not in part.pinned), default=None)
