@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
+import document_tables
 from random_scenarios import SENSORS, Case, draw, paired
 
 from harness.meter.aliasing import check
@@ -26,8 +25,6 @@ from harness.meter.budget import GAIN, combined_j
 from harness.meter.energy import energy_of
 from harness.meter.simulated.play import Played, play
 
-DOC = Path(__file__).parents[1] / "docs" / "accuracy.md"
-BEGIN, END = "<!-- studies/meter_accuracy.py -->", "<!-- end -->"
 NS = 1_000_000_000
 SCENARIOS, PAIRS = 600, 60
 LONG_S = 60.0
@@ -274,12 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.quick or options.print:
         print(text)
         return
-    document = DOC.read_text(encoding="utf-8")
-    if BEGIN not in document or END not in document:
-        sys.exit(f"{DOC}: the markers {BEGIN} and {END} are missing")
-    head, rest = document.split(BEGIN, 1)
-    tail = rest.split(END, 1)[1]
-    DOC.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+    document_tables.write("accuracy.md", {"meter_accuracy": text})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import argparse
 import math
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import document_tables
 import torch
 from scipy.stats import t as student
 
@@ -32,9 +32,6 @@ from harness.meter.choose import choose
 from harness.meter.sampler import Sampler
 from harness.record.fingerprint import cpu_name
 
-DOC = Path(__file__).parents[1] / "docs" / "metering.md"
-BEGIN, END = "<!-- studies/sampler_on_off.py -->", "<!-- end of the sampler's cost -->"
-HEADING = "## Cost of the sampler"
 PAIRS, QUICK_PAIRS = 28, 4
 BLOCK_S, QUICK_BLOCK_S = 0.9, 0.1
 HZ = 20.0
@@ -166,15 +163,6 @@ def _busy_s() -> float:
     return sum(ticks[i] for i in (0, 1, 2, 5, 6)) / os.sysconf("SC_CLK_TCK")
 
 
-def into(text: str, lines: list[str]) -> str:
-    """The document with the table in its place, or at the end under a heading of its own."""
-    table = "\n".join([BEGIN, *lines, END])
-    if BEGIN in text:
-        before, _, rest = text.partition(BEGIN)
-        return before + table + rest.partition(END)[2]
-    return f"{text.rstrip()}\n\n{HEADING}\n\n{table}\n".lstrip()
-
-
 def main() -> None:
     """Run it, print the table, write it unless ``--quick``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -192,8 +180,7 @@ def main() -> None:
     )
     print("\n".join(lines))
     if not quick and not arguments.same_core and arguments.meter == parser.get_default("meter"):
-        DOC.write_text(into(DOC.read_text() if DOC.exists() else "# Metering\n", lines))
-        print(f"written into {DOC}", file=sys.stderr)
+        document_tables.write("metering.md", {"sampler_on_off": "\n".join(lines)})
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 
+import document_tables
 from other_tools import gpu_opinion
 from random_scenarios import GAIN_SD, OFFSET_SD_W, SENSORS, Case, draw
 
@@ -30,7 +30,6 @@ from harness.meter.simulated.play import NS, Played, play
 from harness.meter.simulated.scenario import Card, Fault, FaultKind, Scenario
 from harness.meter.validity import reasons_against
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "second-opinions.md"
 CASES, QUICK_CASES, QUICK_LONGEST_S = 240, 16, 40.0
 SEVERAL = 8  # every so many scenarios have several cards
 OURS, ZEUS, CODECARBON = "ours", "Zeus", "CodeCarbon"
@@ -268,20 +267,6 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-def put(text: str, name: str, table: str) -> str:
-    """The text with a table between the markers of a name.
-
-    Raises:
-        ValueError: no such markers.
-    """
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, found, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ValueError(f"no markers {begin} ... {end}")
-    return f"{before}{begin}\n{table}\n{end}{after}"
-
-
 def main(arguments: Sequence[str] | None = None) -> list[Result]:
     """Run the study; the results, for tests."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -293,8 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     if wanted.quick:
         print(accuracy, faults, sep="\n\n")
     else:
-        text = put(put(DOCUMENT.read_text(encoding="utf-8"), "accuracy", accuracy), "faults", faults)
-        DOCUMENT.write_text(text, encoding="utf-8")
+        document_tables.write("second-opinions.md", {"accuracy": accuracy, "faults": faults})
     return results
 
 

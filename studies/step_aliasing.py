@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import document_tables
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.meter.aliasing import MATTERS, check
 
-DOC = Path(__file__).parents[1] / "docs" / "metering.md"
-BEGIN, END = "<!-- studies/step_aliasing.py -->", "<!-- end of step_aliasing -->"
 T, LOOK = 0.1, 0.025
 HIGH, LOW = 600.0, 200.0
 WINDOW_S = 60.0
@@ -126,13 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.quick:
         print(report(60, 20))
         return
-    text = report(1500, 300)
-    document = DOC.read_text(encoding="utf-8")
-    if BEGIN not in document or END not in document:
-        sys.exit(f"{DOC}: the markers {BEGIN} and {END} are missing")
-    head, rest = document.split(BEGIN, 1)
-    tail = rest.split(END, 1)[1]
-    DOC.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+    document_tables.write("metering.md", {"step_aliasing": report(1500, 300)})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from sampler_on_off import BEGIN, END, into, ratio_of
+from sampler_on_off import ratio_of
 from scipy import stats
 
 
@@ -15,9 +15,3 @@ def test_the_interval_is_that_of_a_paired_t_test_on_logarithms():
     oracle = stats.ttest_rel(*([math.log(pair[i]) for pair in pairs] for i in (1, 0))).confidence_interval(0.95)
     assert (ratio.low, ratio.high) == pytest.approx((math.expm1(oracle.low), math.expm1(oracle.high)))
     assert ratio.low < ratio.mean < ratio.high
-
-
-def test_the_table_takes_the_place_of_the_one_before_and_nothing_else():
-    once = into("# Metering\n\nText.\n", ["a"])
-    assert once == f"# Metering\n\nText.\n\n## Cost of the sampler\n\n{BEGIN}\na\n{END}\n"
-    assert into(once + "\nMore.\n", ["b"]) == once.replace("\na\n", "\nb\n") + "\nMore.\n"

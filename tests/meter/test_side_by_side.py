@@ -45,10 +45,5 @@ def test_no_mishap_makes_ours_claim_a_wrong_figure(faults: tuple[Fault, ...]) ->
         assert energy.interval_j[0] <= played.true_energy_j(*window) <= energy.interval_j[1]
 
 
-def test_a_table_goes_between_its_markers_and_nowhere_else() -> None:
-    text = "a\n<!-- t: begin -->\nold\n<!-- t: end -->\nb"
-    table = study.markdown([["h|1", "h2"], ["x", "y"]])
-    assert table == "| h\\|1 | h2 |\n|---|---|\n| x | y |"
-    assert study.put(text, "t", table) == f"a\n<!-- t: begin -->\n{table}\n<!-- t: end -->\nb"
-    with pytest.raises(ValueError, match="no markers"):
-        study.put(text, "u", table)
+def test_a_cell_may_hold_a_bar() -> None:
+    assert study.markdown([["h|1", "h2"], ["x", "y"]]) == "| h\\|1 | h2 |\n|---|---|\n| x | y |"
