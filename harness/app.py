@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.errors import UserError
 from harness.record.ledger import Ledger, latest, write_atomically
 from harness.record.record import Record, Status
-from harness.suite.spec import Suite
+from harness.suite.spec import Suite, levels_text
 from harness.types import canonical_json
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ def _context(suite: Suite, planned: Plan, overrides: Sequence[str]) -> dict[str,
                 "seed": item.spec.seed,
                 "reason": item.skip,
             }
+            | ({"levels": levels_text(item.spec.levels)} if item.spec.levels else {})
             for item in planned.runs
             if item.skip is not None
         ],

@@ -17,7 +17,7 @@ from harness.judge.words import listing
 from harness.meter.base import Energy
 from harness.meter.energy import PLACED
 from harness.record.record import Record, Status
-from harness.suite.spec import Protocol, RunSpec
+from harness.suite.spec import Levels, Protocol, RunSpec, levels_text
 from harness.types import Basis
 
 ProtocolName = Literal["train", "steady", "count"]
@@ -67,28 +67,39 @@ def wasted(records: Sequence[Record]) -> Wasted:
 
 
 def compare(records: Sequence[Record], baseline: str) -> tuple[Comparison, ...]:
-    """Every arm against ``baseline``, by protocol, size (smallest first) and name of arm.
+    """Every arm against ``baseline``, by protocol, size (smallest first), levels of factors and name of arm.
 
     Gates that need one comparison alone have spoken in ``invalid``; those that need several are in
     :mod:`harness.judge.gates`.
     """
-    groups: dict[tuple[str, str, str], list[Record]] = {}
+    groups: dict[tuple[str, str, str, str], list[Record]] = {}
+    conditions: dict[str, Levels] = {}
     arms: dict[str, None] = {}
     for record in records:
         spec = record.spec
         arms.setdefault(spec.arm)
         if record.status in {Status.OK, Status.INVALID}:
-            groups.setdefault((spec.protocol.value, spec.size, spec.arm), []).append(record)
+            levels = levels_text(spec.levels)
+            conditions[levels] = spec.levels
+            groups.setdefault((spec.protocol.value, spec.size, levels, spec.arm), []).append(record)
     found = []
-    for (protocol, size, arm), group in groups.items():
-        base = groups.get((protocol, size, baseline), [])
+    for (protocol, size, levels, arm), group in groups.items():
+        base = groups.get((protocol, size, levels, baseline), [])
         if arm == baseline or not base:
             continue
         comparison = _compare(arm, baseline, size, cast("ProtocolName", protocol), group=group, base_group=base)
         if comparison is not None:
-            found.append(comparison)
-    protocols, order = [p.value for p in Protocol], sorted(arms)
-    return tuple(sorted(found, key=lambda c: (protocols.index(c.protocol), c.parameters, c.size, order.index(c.arm))))
+            found.append(comparison.model_copy(update={"levels": conditions[levels]}))
+    protocols, order, where = [p.value for p in Protocol], sorted(arms), sorted(conditions)
+    return tuple(
+        sorted(
+            found,
+            key=lambda c: (
+                protocols.index(c.protocol), c.parameters, c.size, where.index(levels_text(c.levels)),
+                order.index(c.arm),
+            ),
+        )
+    )  # fmt: skip
 
 
 def _compare(
@@ -168,7 +179,7 @@ def is_aa(base: RunSpec, run: RunSpec) -> bool:
 
 def mismatch(base: Record, run: Record) -> str:
     """Why two runs of a block are no pair, or nothing."""
-    for field in ("workload", "workload_version", "workload_options", "size", "seed", "protocol", "device"):
+    for field in ("workload", "workload_version", "workload_options", "size", "seed", "protocol", "levels", "device"):
         if getattr(base.spec, field) != getattr(run.spec, field):
             return f"{field} differs: {getattr(base.spec, field)!r} and {getattr(run.spec, field)!r}"
     if base.spec.protocol is Protocol.COUNT:

@@ -82,7 +82,7 @@ def trial(claim: Claim, arm: str, evidence: Evidence) -> Trial | None:
     covers = {"all"} if quality_only or claim.metric == "flops_saving" else {"all", "energy"}
     refused = [c for c in scope if c.invalid_scope in covers]
     if refused:
-        return Trial(claim, arm, invalid="; ".join(f"{c.size}: {c.invalid}" for c in refused), used=tuple(scope))
+        return Trial(claim, arm, invalid="; ".join(f"{c.place}: {c.invalid}" for c in refused), used=tuple(scope))
     build: Callable[[Claim, Sequence[Comparison]], list[Condition]] | None = {
         "energy_saving": _energy, "cost_saving": _time, "flops_saving": _flops, "energy_saving_slope": _slope,
     }.get(claim.metric)  # fmt: skip
@@ -100,8 +100,8 @@ def trial(claim: Claim, arm: str, evidence: Evidence) -> Trial | None:
 
 def _where(comparison: Comparison, scope: Sequence[Comparison]) -> str:
     """A size by its name; under both protocols it was measured twice, and both count."""
-    twice = sum(other.size == comparison.size for other in scope) > 1
-    return f"{comparison.size} ({comparison.protocol})" if twice else comparison.size
+    twice = sum(other.place == comparison.place for other in scope) > 1
+    return f"{comparison.place} ({comparison.protocol})" if twice else comparison.place
 
 
 def _energy(claim: Claim, scope: Sequence[Comparison]) -> list[Condition]:

@@ -20,7 +20,7 @@ from harness.judge.metrics import Directions
 from harness.judge.types import Claim, ControlRow
 from harness.judge.words import listing
 from harness.record.record import Record
-from harness.suite.spec import Arm, Protocol
+from harness.suite.spec import Arm, Protocol, levels_text
 from harness.types import Basis
 
 FAIR = (0.9, 1.1)  # arm / control FLOPs that count as "the same"
@@ -91,7 +91,9 @@ def _row(
             continue
         if mismatch(other, run):
             continue
-        by_size.setdefault(run.spec.size, []).append(run.quality[metric] - other.quality[metric])
+        by_size.setdefault(f"{run.spec.size} {levels_text(run.spec.levels)}", []).append(
+            run.quality[metric] - other.quality[metric]
+        )
         flops += _known(log_ratio(flops_of(other), flops_of(run)))
         if run.energy is not None and other.energy is not None:
             energy += _known(log_ratio(other.energy.joules, run.energy.joules))

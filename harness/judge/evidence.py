@@ -10,9 +10,9 @@ from harness.judge.metrics import Directions
 from harness.judge.types import Claim, Comparison, Skipped
 from harness.judge.words import count, listing
 from harness.record.record import Record, Status
-from harness.suite.spec import Experiment
+from harness.suite.spec import Experiment, levels_text
 
-RunKey = tuple[str, str, int, str]  # protocol, size, seed, arm
+RunKey = tuple[str, str, int, str, str]  # protocol, size, seed, arm, levels of factors
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,13 @@ class Evidence:
     def not_run(self) -> frozenset[RunKey]:
         """Planned runs that were neither skipped by the plan nor tried."""
         planned = {
-            (e.protocol.value, size, seed, arm)
+            (e.protocol.value, size, seed, arm, levels_text(levels))
             for e in self.experiments for size in e.sizes for seed in e.seeds for arm in e.arms
+            for levels in e.conditions
         }  # fmt: skip
         skipped = {
             key for key in planned for s in self.skipped
-            if (s.size, s.seed, s.arm) == key[1:] and f"-{key[0]}-" in s.run_id
+            if (s.size, s.seed, s.arm, s.levels) == key[1:] and f"-{key[0]}-" in s.run_id
         }  # fmt: skip
         return frozenset(planned - skipped - {_key(record) for record in self.records})
 
@@ -83,8 +84,8 @@ class Evidence:
         }  # fmt: skip
         if not found:
             return ""
-        (_, size, seed, name), why = next(iter(found.items()))
-        first = f"{name} at {size}, seed {seed}: {why}"
+        (_, size, seed, name, levels), why = next(iter(found.items()))
+        first = f"{name} at {', '.join([size, *([levels] if levels else [])])}, seed {seed}: {why}"
         return f"{count(len(found), 'planned run')} of {listing(arms)} gave no result, the first {first}"
 
     def _within(self, claim: Claim, size: str) -> bool:
@@ -126,7 +127,7 @@ def _length(comparisons: Sequence[Comparison]) -> str:
 
 def _key(record: Record) -> RunKey:
     spec = record.spec
-    return spec.protocol.value, spec.size, spec.seed, spec.arm
+    return spec.protocol.value, spec.size, spec.seed, spec.arm, levels_text(spec.levels)
 
 
 def device_name(record: Record) -> str:

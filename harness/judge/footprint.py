@@ -22,7 +22,7 @@ from harness.judge.types import Figure, Footprint, FootprintRow
 from harness.judge.words import count
 from harness.record.record import Record
 from harness.registry import did_you_mean
-from harness.suite.spec import FootprintOptions, Protocol
+from harness.suite.spec import FootprintOptions, Protocol, levels_text
 from harness.types import Basis, Frozen, UserError
 
 __all__ = [
@@ -147,7 +147,8 @@ def footprint(good: Mapping[str, Record], options: FootprintOptions, lost: Waste
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in good.values():
         if record.spec.protocol is Protocol.TRAIN and record.energy is not None and record.energy.joules is not None:
-            groups.setdefault((record.spec.size, record.spec.arm), []).append(record)
+            place = ", ".join(filter(None, [record.spec.size, levels_text(record.spec.levels)]))
+            groups.setdefault((place, record.spec.arm), []).append(record)
     if not groups:
         return None
     grid = intensity(options.region)

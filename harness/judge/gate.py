@@ -62,7 +62,7 @@ def gate(base: Judgement, new: Judgement) -> GateResult:
 
 
 def _key(comparison: Comparison) -> tuple[str, str, str]:
-    return comparison.arm, comparison.size, comparison.protocol
+    return comparison.arm, comparison.place, comparison.protocol
 
 
 def _saving(comparison: Comparison) -> Estimate | None:
@@ -79,7 +79,7 @@ def _row(base: Comparison, new: Comparison | None) -> GateRow:
     found = _saving(new) if new is not None else None
     change = None if found is None else found.value - saving.value
     row = GateRow(
-        arm=base.arm, size=base.size, protocol=base.protocol, base=saving, new=found, change=change, p_value=None,
+        arm=base.arm, size=base.place, protocol=base.protocol, base=saving, new=found, change=change, p_value=None,
         outcome="open",
     )  # fmt: skip
     if new is None or found is None or change is None:

@@ -31,7 +31,7 @@ def apply_gates(comparisons: Sequence[Comparison], records: Mapping[str, Record]
     gated = []
     for comparison in comparisons:
         reasons = energy_reasons(comparison, records)
-        failure = spoilt.get((comparison.protocol, comparison.size))
+        failure = spoilt.get((comparison.protocol, comparison.place))
         if failure and comparison.saving is not None:
             reasons.append(failure)
         said = [comparison.invalid] if comparison.invalid else []
@@ -42,7 +42,7 @@ def apply_gates(comparisons: Sequence[Comparison], records: Mapping[str, Record]
 
 
 def aa_failures(comparisons: Sequence[Comparison]) -> dict[tuple[str, str], str]:
-    """Protocol and size of every A/A comparison that shows a difference, with the sentence that says so."""
+    """Protocol and place of every A/A comparison that shows a difference, with the sentence that says so."""
     tested: list[tuple[Comparison, float]] = []
     for comparison in comparisons:
         if not comparison.is_aa:
@@ -55,7 +55,7 @@ def aa_failures(comparisons: Sequence[Comparison]) -> dict[tuple[str, str], str]
     for (comparison, _), p in zip(tested, stats.holm([p for _, p in tested]), strict=True):
         saving = comparison.saving
         if saving is not None and p < AA_LEVEL and abs(saving.value) > AA_TOLERANCE:
-            found[comparison.protocol, comparison.size] = (
+            found[comparison.protocol, comparison.place] = (
                 f"the A/A arm {comparison.arm}, which is {comparison.baseline} again, differs from it by "
                 f"{abs(saving.value):.1%} (p = {p:.2g}): the meter sees what is not there"
             )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.judge.compare import compare, energy_basis, latest_ok, wasted, weakest
 from harness.judge.controls import control_rows
+from harness.judge.effects import effects
 from harness.judge.evidence import Evidence
 from harness.judge.footprint import footprint
 from harness.judge.gates import apply_gates, disagreements
@@ -72,6 +73,7 @@ def judge(
         comparisons=comparisons,
         controls=controls,
         trends=trends(comparisons),
+        effects=effects(comparisons),
         footprint=footprint(good, footprint_options, lost),
         skipped=tuple(skipped),
         problems=(*_incomplete(evidence), *_problems(comparisons, ordered, good, baseline)),
@@ -100,7 +102,7 @@ def _problems(
     comparisons: Sequence[Comparison], records: Sequence[Record], good: Mapping[str, Record], baseline: str
 ) -> list[str]:
     """Gates that spoke, runs that gave nothing, runs without a partner."""
-    found = [f"{c.arm} at {c.size} ({c.protocol}): {c.invalid}" for c in comparisons if c.invalid]
+    found = [f"{c.arm} at {c.place} ({c.protocol}): {c.invalid}" for c in comparisons if c.invalid]
     found += disagreements(good)
     for record in records:
         if record.status not in {Status.OK, Status.SKIPPED} and record.run_id not in good:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from harness.judge import stats
 from harness.judge.compare import estimate_of, weakest
 from harness.judge.types import Comparison, Estimate, Trend
+from harness.suite.spec import levels_text
 
 
 def usable(comparison: Comparison) -> bool:
@@ -21,7 +22,7 @@ def value_of(comparison: Comparison) -> Estimate | None:
 
 
 def trend(comparisons: Sequence[Comparison]) -> Trend | None:
-    """Trend of one arm under one protocol; ``None`` with fewer than two sizes."""
+    """Trend of one arm under one protocol at one level of each factor; ``None`` with fewer than two sizes."""
     points = [(c, found) for c in comparisons if usable(c) and (found := value_of(c)) is not None]
     if not points:
         return None
@@ -33,6 +34,7 @@ def trend(comparisons: Sequence[Comparison]) -> Trend | None:
     return Trend(
         arm=first.arm,
         protocol=first.protocol,
+        levels=first.levels,
         slope=estimate_of(fitted.slope, "share per decade", basis),
         intercept=fitted.intercept,
         from_parameters=min(c.parameters for c, _ in points),
@@ -41,9 +43,10 @@ def trend(comparisons: Sequence[Comparison]) -> Trend | None:
 
 
 def trends(comparisons: Sequence[Comparison]) -> tuple[Trend, ...]:
-    """Every arm's trend under every protocol, A/A arms left out."""
-    groups: dict[tuple[str, str], list[Comparison]] = {}
+    """Every arm's trend under every protocol and at all levels of factors, A/A arms left out."""
+    groups: dict[tuple[str, str, str], list[Comparison]] = {}
     for comparison in comparisons:
         if not comparison.is_aa:
-            groups.setdefault((comparison.protocol, comparison.arm), []).append(comparison)
+            levels = levels_text(comparison.levels)
+            groups.setdefault((comparison.protocol, comparison.arm, levels), []).append(comparison)
     return tuple(found for group in groups.values() if (found := trend(group)) is not None)

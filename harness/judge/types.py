@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
+from harness.suite.spec import Level, Levels, levels_text
 from harness.types import Basis, Frozen
+
+
+def _is_empty(value: Any) -> bool:
+    """Left out where a suite has no factors: judgements sealed before there were any keep their bytes."""
+    return not value
 
 
 class Claim(Frozen):
@@ -85,13 +91,14 @@ class PairRow(Frozen):
 
 
 class Comparison(Frozen):
-    """One arm against the baseline at one size and protocol."""
+    """One arm against the baseline at one size and protocol, at one level of each factor."""
 
     arm: str
     baseline: str
     size: str
     parameters: int
     protocol: Literal["train", "steady", "count"]
+    levels: Levels = Field(default_factory=dict, exclude_if=_is_empty)  # of the suite's factors, the same in both arms
     pairs: tuple[PairRow, ...]
     saving: Estimate | None  # of energy, share: 1 - exp(mean log ratio)
     net_saving: Estimate | None = None
@@ -104,6 +111,11 @@ class Comparison(Frozen):
     invalid: str = ""  # why it can't be used
     invalid_scope: Literal["", "energy", "all"] = ""  # "energy": quality and counted FLOPs still stand
     is_aa: bool = False  # the baseline again under another name: it must show no difference
+
+    @property
+    def place(self) -> str:
+        """``124M``, or ``124M, compile true`` where the suite varies it."""
+        return ", ".join([self.size, *([levels_text(self.levels)] if self.levels else [])])
 
 
 class ControlRow(Frozen):
@@ -147,10 +159,29 @@ class Trend(Frozen):
 
     arm: str
     protocol: Literal["train", "steady", "count"]
+    levels: Levels = Field(default_factory=dict, exclude_if=_is_empty)
     slope: Estimate  # per decade of parameters, share
     intercept: float
     from_parameters: float
     to_parameters: float
+
+
+class FactorEffect(Frozen):
+    """What changing one factor from ``reference`` to ``level`` does to an arm's saving at one size.
+
+    ``ratio`` is (arm / baseline at ``level``) / (arm / baseline at ``reference``), of energy: 1 means that the arm
+    saves the same share at both, so that the factor's own saving and the arm's multiply; above 1 it saves less.
+    """
+
+    arm: str
+    size: str
+    parameters: int
+    protocol: Literal["train", "steady", "count"]
+    factor: str
+    reference: Level
+    level: Level
+    others: Levels  # of the factors held fixed
+    ratio: Estimate
 
 
 class Figure(Frozen):
@@ -194,6 +225,7 @@ class Skipped(Frozen):
     size: str
     seed: int
     reason: str
+    levels: str = Field(default="", exclude_if=_is_empty)  # of factors, as text
 
 
 class Judgement(Frozen):
@@ -209,9 +241,7 @@ class Judgement(Frozen):
     trends: tuple[Trend, ...]
     footprint: Footprint | None
     skipped: tuple[Skipped, ...] = ()
+    effects: tuple[FactorEffect, ...] = Field(default=(), exclude_if=_is_empty)
     problems: tuple[str, ...] = ()  # validity gates that spoke
     headline: str = ""  # one sentence answer
     provenance: dict[str, Any] = Field(default_factory=dict)
-
-
-Level = Annotated[float, Field(gt=0, lt=1)]

@@ -96,7 +96,7 @@ class Sat(Method):
 
         def probe_loss(index: int) -> torch.Tensor:
             device = next(task.model.parameters()).device.type
-            mixed = spec.recipe.precision == "bf16" and device != "meta"  # a probe runs as the training does
+            mixed = spec.recipe.precision != "fp32" and device != "meta"  # a probe runs as the training does
             with torch.autocast(device, torch.bfloat16) if mixed else nullcontext():
                 return task.loss(task.probe_batch(index))
 

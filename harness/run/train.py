@@ -25,6 +25,9 @@ Say = Callable[[Event], None]
 STEADY_WARMUP_STEPS = 2
 """Steps run and thrown away at the head of each steady phase: allocator, caches, lazy kernels."""
 
+STEADY_PACE_STEPS = 3
+"""Further steps of the warm-up that are timed, where a phase is to be measured for a number of seconds."""
+
 PROGRESS_INTERVAL_S = 0.5
 
 
@@ -118,6 +121,9 @@ class Loop:
                     loss = self._step(first, batch=done)
                     done += 1
             sampled = self.recipe.sampled_steps
+            if self.recipe.sampled_seconds:
+                sampled = max(sampled, self._steps_for_seconds(done, first, index))
+                done += STEADY_PACE_STEPS
             with self._window(WindowKind.TRAIN, done, sampled, index):
                 for _ in range(sampled):
                     loss = self._step(first, batch=done)
@@ -130,6 +136,20 @@ class Loop:
             self._check_finite(done, loss)
             first += phase.steps
         return done
+
+    def _steps_for_seconds(self, done: int, first: int, phase: int) -> int:
+        """Steps that last ``sampled_seconds`` at the pace of a few warm ones.
+
+        Decided before the window begins, so that nothing in it waits for the device or looks at the clock. Arms
+        with shorter steps take more of them, and are compared by the energy of one.
+        """
+        with self._window(WindowKind.WARMUP, done, STEADY_PACE_STEPS, phase):
+            began = time.monotonic()
+            for step in range(done, done + STEADY_PACE_STEPS):
+                self._step(first, batch=step)
+            synchronize(self.device)
+            pace_s = (time.monotonic() - began) / STEADY_PACE_STEPS
+        return math.ceil(self.recipe.sampled_seconds / pace_s)
 
     def _step(self, step: int, batch: int | None = None) -> Tensor:
         """One optimizer step at the learning rate of ``step``."""
@@ -149,13 +169,13 @@ class Loop:
 
     def loss(self, batch: object) -> Tensor:
         """The task's loss under the recipe's precision."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        with autocast(self.device, self.recipe):
             return self.task.loss(batch)
 
     def _evaluate(self, step: int, *, final: bool) -> None:
         with (
             self._window(WindowKind.EVALUATE, step, 0),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"),
+            autocast(self.device, self.recipe),
         ):
             result = self.task.evaluate(final=final)
         self.say(
@@ -220,6 +240,11 @@ class Loop:
                 f"the loss is {loss.item()} at step {step}; a lower learning rate than "
                 f"{self.recipe.learning_rate:g} may help (recipe.learning_rate)"
             )
+
+
+def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
+    """Products in bf16 where the recipe says so. Under pure-bf16 it keeps what needs fp32, as the loss does, in fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision != "fp32")
 
 
 def evaluation_steps(recipe: Recipe) -> list[int]:

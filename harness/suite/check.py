@@ -6,6 +6,7 @@ Every check looks at the values as written, so that it works beside mistakes of 
 from __future__ import annotations
 
 import os
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from harness.methods.base import METHODS, Method
 from harness.registry import Registry
 from harness.suite.problems import KeyPath, SuiteError, unknown
 from harness.suite.source import Source
-from harness.suite.spec import Json, Protocol, Recipe
+from harness.suite.spec import Json, Protocol, Recipe, levels_text
 from harness.suite.validate import field_problems, options_problems
 from harness.types import UserError
 from harness.workloads.base import WORKLOADS, Workload
@@ -60,7 +61,7 @@ class Checker:
         baseline = self.data.get("baseline", "dense")
         if not self._arm_reference(baseline, ("baseline",)):
             baseline = None  # said already
-        blocks: dict[tuple[str, int, str], int] = {}
+        blocks: dict[tuple[str, int, str, str], int] = {}
         for index, experiment in enumerate(_list(self.data.get("experiments"))):
             if isinstance(experiment, dict):
                 self._experiment(("experiments", index), experiment, baseline)
@@ -156,6 +157,7 @@ class Checker:
             self.source.report((*path, "seeds"), "FLOPs are the same for every seed; take it away")
         self._sizes(path, experiment.get("sizes"))
         self._recipe((*path, "recipe"), experiment.get("recipe"))
+        self._factors((*path, "factors"), _dict(experiment.get("factors")), _dict(experiment.get("recipe")))
         options = _dict(experiment.get("options"))
         if self.workload is not None and options:
             whole = {**_dict(self.data.get("workload_options")), **options}
@@ -202,23 +204,35 @@ class Checker:
             if known and match != name and match not in arms:
                 self.source.report(here, f"arm {name!r} matches {match!r}, which must take part too")
 
-    def _blocks(self, index: int, experiment: Json, seen: dict[tuple[str, int, str], int]) -> None:
+    def _blocks(self, index: int, experiment: Json, seen: dict[tuple[str, int, str, str], int]) -> None:
+        conditions = _conditions(experiment.get("factors"))
         protocol = experiment.get("protocol")
         seeds = experiment.get("seeds", 1)
         numbers = range(seeds) if _count_of(seeds) and isinstance(seeds, int) and seeds <= 1000 else _list(seeds)
         for at, size in enumerate(_list(experiment.get("sizes"))):
             if not isinstance(size, str) or not isinstance(protocol, str):
                 continue
-            for seed in numbers:
+            for seed, levels in product(numbers, conditions):
                 if not isinstance(seed, int):
                     continue
-                first = seen.setdefault((size, seed, protocol), index)
+                first = seen.setdefault((size, seed, protocol, levels), index)
                 if first != index:
                     self.source.report(
                         ("experiments", index, "sizes", at),
-                        f"{protocol} at {size}, seed {seed} is in experiments[{first}] already",
+                        f"{protocol} at {size}, seed {seed}{f', {levels}' if levels else ''} is in experiments[{first}] "
+                        "already",
                     )
                     break
+
+    def _factors(self, path: KeyPath, factors: Json, recipe: Json) -> None:
+        """Levels are values of keys of the recipe that the experiment does not also fix."""
+        for name, levels in factors.items():
+            for index, level in enumerate(_list(levels)):
+                field_problems(self.source, Recipe, {name: level}, {name: (*path, name, index)})
+                if name not in Recipe.model_fields:
+                    break
+            if name in recipe:
+                self.source.report((*path, name), f"is fixed by the experiment's recipe too ({recipe[name]!r})")
 
     def _recipe(self, path: KeyPath, recipe: Any) -> None:
         values = _dict(recipe)
@@ -297,6 +311,12 @@ def _dict(value: Any) -> Json:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _conditions(factors: Any) -> list[str]:
+    """Every combination of levels, as text, in an order that does not hang on that of the file."""
+    names = sorted(name for name, levels in _dict(factors).items() if isinstance(levels, list))
+    return [levels_text(dict(zip(names, levels, strict=True))) for levels in product(*(factors[n] for n in names))]
 
 
 def _count_of(seeds: Any) -> int:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.methods.base import METHODS, MethodPlan, PlanRequest
 from harness.suite.flops import total_flops
-from harness.suite.spec import Arm, Experiment, Json, Protocol, Recipe, RunSpec, Suite
+from harness.suite.spec import Arm, Experiment, Json, Levels, Protocol, Recipe, RunSpec, Suite, levels_text
 from harness.types import UserError
 from harness.workloads.base import Workload
 
@@ -35,11 +35,12 @@ class Draft:
     size: str
     seed: int
     protocol: Protocol
+    levels: Levels
     specs: tuple[RunSpec, ...]
 
 
 def expand(suite: Suite, workload: Workload, device: Literal["cpu", "cuda"]) -> list[Draft]:
-    """All blocks of a suite: experiments, in them sizes, in them seeds, as listed.
+    """All blocks of a suite: experiments, in them sizes, in them seeds, in them levels of factors, as listed.
 
     Raises:
         PlanError: every recipe and arm that can't be planned.
@@ -48,35 +49,50 @@ def expand(suite: Suite, workload: Workload, device: Literal["cpu", "cuda"]) -> 
     problems: list[tuple[int, str]] = []
     for index, experiment in enumerate(suite.experiments):
         for size in experiment.sizes:
-            specs, wrong = _try_specs(suite, experiment, size, workload, device)
-            problems += [(index, f"at {size}: {what}") for what in wrong]
+            conditions = []
+            for levels in experiment.conditions:
+                specs, wrong = _try_specs(suite, experiment, size, levels, workload, device)
+                where = f"at {size}, {levels_text(levels)}" if levels else f"at {size}"
+                problems += [(index, f"{where}: {what}") for what in wrong]
+                conditions.append((levels, specs))
             for seed in experiment.seeds:
-                seeded = tuple(spec.model_copy(update={"seed": seed}) for spec in specs)
-                drafts.append(Draft(index, size, seed, experiment.protocol, seeded))
+                for levels, specs in conditions:
+                    seeded = tuple(spec.model_copy(update={"seed": seed}) for spec in specs)
+                    drafts.append(Draft(index, size, seed, experiment.protocol, levels, seeded))
     if problems:
         raise PlanError(problems)
     return drafts
 
 
 def _try_specs(
-    suite: Suite, experiment: Experiment, size: str, workload: Workload, device: Literal["cpu", "cuda"]
+    suite: Suite,
+    experiment: Experiment,
+    size: str,
+    levels: Levels,
+    workload: Workload,
+    device: Literal["cpu", "cuda"],
 ) -> tuple[list[RunSpec], list[str]]:
     """Specs of the arms at a size, as listed, and what is wrong with those that have none.
 
     The seed is set later; plans do not depend on it.
     """
     try:
-        return _specs(suite, experiment, size, workload, device)
+        return _specs(suite, experiment, size, levels, workload, device)
     except UserError as error:  # of the options, the model or the recipe that all arms share
         return [], [str(error)]
 
 
 def _specs(
-    suite: Suite, experiment: Experiment, size: str, workload: Workload, device: Literal["cpu", "cuda"]
+    suite: Suite,
+    experiment: Experiment,
+    size: str,
+    levels: Levels,
+    workload: Workload,
+    device: Literal["cpu", "cuda"],
 ) -> tuple[list[RunSpec], list[str]]:
     options = normal_options(workload.Options, {**suite.workload_options, **experiment.options})
     model = workload.model(size, options)
-    recipe = _recipe(experiment, size, workload, model, options=options, device=device)
+    recipe = _recipe(experiment, size, workload, model, levels=levels, options=options, device=device)
     specs: dict[str, RunSpec] = {}
     problems = []
     for name in matching_order(experiment.arms, suite.arms):
@@ -98,6 +114,7 @@ def _specs(
             size=size,
             seed=0,
             protocol=experiment.protocol,
+            levels=levels,
             arm=name,
             method=arm.method,
             method_version=method.version,
@@ -117,6 +134,7 @@ def _recipe(
     workload: Workload,
     model: Json,
     *,
+    levels: Levels,
     options: Json,
     device: Literal["cpu", "cuda"],
 ) -> Recipe:
@@ -124,7 +142,7 @@ def _recipe(
     recipe = workload.recipe(size, model, options, experiment.protocol).model_dump()
     if device == "cuda" and experiment.protocol is not Protocol.COUNT:
         recipe["precision"] = "bf16"
-    return _validated(Recipe, {**recipe, **experiment.recipe}, "recipe")
+    return _validated(Recipe, {**recipe, **experiment.recipe, **levels}, "recipe")
 
 
 def flops_of(spec: RunSpec, workload: Workload) -> float | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from harness.suite.spec import Json, Phase, Protocol, Recipe
 from harness.workloads.base import Workload
@@ -31,17 +32,32 @@ def total_flops(
 
 STEADY_WARMUP_STEPS = 2
 """Steps that the steady protocol runs and throws away at the head of each phase."""
+STEADY_PACE_STEPS = 3
+"""Steps that it times beside, where a phase is to be measured for a number of seconds."""
 STEADY_PROBES = 2
 """Probes that it runs in a phase that has any: one to warm up, one measured."""
 
 
-def performed(protocol: Protocol, recipe: Recipe, phases: Sequence[Phase]) -> tuple[Phase, ...]:
-    """The steps and probes that a run really executes: all of a training, a sample of each phase if steady."""
+def performed(
+    protocol: Protocol, recipe: Recipe, phases: Sequence[Phase], step_s: Callable[[Phase], float] | None = None
+) -> tuple[Phase, ...]:
+    """The steps and probes that a run really executes: all of a training, a sample of each phase if steady.
+
+    ``step_s`` gives the expected seconds of a step in a phase, by which a recipe's ``sampled_seconds`` become steps.
+    """
     if protocol is Protocol.TRAIN:
         return tuple(phases)
     if protocol is Protocol.COUNT:
         return ()
-    steps = STEADY_WARMUP_STEPS + recipe.sampled_steps
+
+    def sampled(phase: Phase) -> int:
+        steps = STEADY_WARMUP_STEPS + recipe.sampled_steps
+        if not recipe.sampled_seconds or step_s is None:
+            return steps
+        wanted = math.ceil(recipe.sampled_seconds / (step_s(phase) + recipe.jitter_s / 2))
+        return STEADY_PACE_STEPS + STEADY_WARMUP_STEPS + max(recipe.sampled_steps, wanted)
+
     return tuple(
-        phase.model_copy(update={"steps": steps, "probes": STEADY_PROBES if phase.probes else 0}) for phase in phases
+        phase.model_copy(update={"steps": sampled(phase), "probes": STEADY_PROBES if phase.probes else 0})
+        for phase in phases
     )

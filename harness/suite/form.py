@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from harness.suite.spec import FootprintOptions, Json, Suite
+from harness.suite.spec import FootprintOptions, Json, Level, Suite
 from harness.suite.units import DURATION, parse_duration
 
 T = TypeVar("T")
@@ -99,6 +99,7 @@ Seeds = Annotated[
 _LIST_SCHEMA: dict[str, Any] = {"minItems": 1, "uniqueItems": True}
 Sizes = Annotated[list[str], _not_empty("sizes"), AfterValidator(_each_once), Field(json_schema_extra=_LIST_SCHEMA)]
 ArmNames = Annotated[list[Name], _not_empty("arms"), AfterValidator(_each_once), Field(json_schema_extra=_LIST_SCHEMA)]
+Levels = Annotated[list[Level], _not_empty("levels"), AfterValidator(_each_once), Field(json_schema_extra=_LIST_SCHEMA)]
 
 
 class ArmForm(BaseModel):
@@ -122,6 +123,10 @@ class ExperimentForm(_Form):
     seeds: Seeds | None = Field(None, description="How many seeds, or a list of them; count needs none.")
     arms: ArmNames | None = Field(None, description="Arms that take part; left out, all of the suite.")
     recipe: Json = Field(default_factory=dict, description="Changes to the workload's recipe, for all arms.")
+    factors: dict[str, Levels] = Field(
+        default_factory=dict,
+        description="Keys of the recipe with the levels each takes: every combination is run, and paired within itself.",
+    )
     options: Json = Field(default_factory=dict, description="Changes to the workload's options.")
 
 

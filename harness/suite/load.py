@@ -114,5 +114,6 @@ def _experiment(form: ExperimentForm, suite: SuiteForm, all_arms: list[str]) -> 
         seeds=(0,) if form.seeds is None else tuple(form.seeds),
         arms=tuple(all_arms if form.arms is None else form.arms),
         recipe={**suite.recipe, **form.recipe},
+        factors={name: tuple(levels) for name, levels in form.factors.items()},
         options=form.options,
     )

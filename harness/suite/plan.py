@@ -14,7 +14,7 @@ from harness.suite import select
 from harness.suite.expand import Draft, PlanError, expand
 from harness.suite.machine import Machine
 from harness.suite.predict import History, hourly_price, predict
-from harness.suite.spec import Block, PlannedRun, Prediction, Protocol, RunSpec, Suite
+from harness.suite.spec import Block, PlannedRun, Prediction, Protocol, RunSpec, Suite, levels_text
 from harness.suite.units import duration_text, gib
 from harness.types import Basis, Frozen, digest
 from harness.workloads.base import WORKLOADS, Workload
@@ -81,8 +81,8 @@ def plan(
 ) -> Plan:
     """Lay out a suite for a machine.
 
-    Order within a block is counter-balanced: of the blocks of an experiment (sizes, and within them
-    seeds, as listed) every second one runs its arms backwards, ABBA, so that what drifts (temperature,
+    Order within a block is counter-balanced: of the blocks of an experiment at one level of its factors
+    (sizes, and within them seeds, as listed) every second one runs its arms backwards, ABBA, so that what drifts (temperature,
     clocks, other load) falls on both arms of a pair alike. Shards are cut first and balanced each in
     itself, since each is one machine's work.
 
@@ -107,11 +107,12 @@ def plan(
     drafts = expand(suite, workload, device)
     mine = select.shard_of(drafts, part)
     forecast = _Forecast(suite, workload, machine, records)
-    seen: Counter[int] = Counter()
+    seen: Counter[tuple[int, str]] = Counter()
     blocks = []
     for draft in mine:
-        blocks.append(forecast.block(draft, backwards=seen[draft.experiment] % 2 == 1))
-        seen[draft.experiment] += 1
+        alike = draft.experiment, levels_text(draft.levels)
+        blocks.append(forecast.block(draft, backwards=seen[alike] % 2 == 1))
+        seen[alike] += 1
     wanted = tuple(select.only(blocks, only))
     budget_s = suite.budget_s if budget_s is None else budget_s
     notes = [*machine.sources, *forecast.notes]
@@ -167,6 +168,7 @@ class _Forecast:
             size=draft.size,
             seed=draft.seed,
             protocol=draft.protocol,
+            levels=draft.levels,
             baseline=self.suite.baseline,
             runs=tuple(reversed(runs) if backwards else runs),
         )

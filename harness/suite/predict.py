@@ -15,13 +15,18 @@ from harness.judge.footprint import rental_price
 from harness.record.record import Record
 from harness.suite.flops import performed, total_flops
 from harness.suite.machine import Machine
-from harness.suite.spec import Prediction, Protocol, RunSpec
+from harness.suite.spec import Phase, Prediction, Protocol, RunSpec
 from harness.workloads.base import Workload
 
 START_S = {"cpu": 2.0, "cuda": 6.0}
 """Seconds from starting a worker to its first step: model, data, counting; on a GPU also its context."""
 EVALUATION_SHARE = 0.10
 """Seconds of a training's evaluations, as a share of its steps."""
+COMPILE_S = 15.0
+"""Seconds that ``torch.compile`` takes in each phase: one graph of a layer forward and backward, more where the
+phase gives layers another shape. A guess: nothing was timed on a card."""
+COMPILED_LAYER = 0.4
+"""Fixed cost of a compiled layer as a share of an eager one: fewer, fused kernels. A guess likewise."""
 COUNT_LAYER_S = 0.02
 """Seconds to build and count one residual layer on meta tensors, per phase."""
 FP32_SLOWDOWN = {"cpu": 1.0, "cuda": 8.0}
@@ -43,16 +48,23 @@ def expect(spec: RunSpec, workload: Workload, machine: Machine) -> Expectation:
     if spec.protocol is Protocol.COUNT:
         flops = total_flops(workload, spec.model, spec.recipe, spec.workload_options, spec.phases)
         return Expectation(flops, None, START_S["cpu"] + COUNT_LAYER_S * workload.layers(spec.model) * len(spec.phases))
-    phases = performed(spec.protocol, spec.recipe, spec.phases)
+    slowdown = FP32_SLOWDOWN[machine.device] if spec.recipe.precision == "fp32" else 1.0
+    layer_s = workload.layers(spec.model) * machine.layer_step_s * (COMPILED_LAYER if spec.recipe.compile else 1.0)
+
+    def step_s(phase: Phase) -> float:
+        flops = workload.step_flops(spec.model, spec.recipe, spec.workload_options, phase) or 0.0
+        return flops * slowdown / machine.flops_per_second + layer_s * phase.depth
+
+    phases = performed(spec.protocol, spec.recipe, spec.phases, step_s)
     flops = total_flops(workload, spec.model, spec.recipe, spec.workload_options, phases)
     if flops is None:
         return Expectation(None, None, None)
-    slowdown = FP32_SLOWDOWN[machine.device] if spec.recipe.precision == "fp32" else 1.0
-    layer_steps = workload.layers(spec.model) * sum((phase.steps + phase.probes) * phase.depth for phase in phases)
-    charged = flops * slowdown / machine.flops_per_second + layer_steps * machine.layer_step_s
+    layers_s = layer_s * sum((phase.steps + phase.probes) * phase.depth for phase in phases)
+    charged = flops * slowdown / machine.flops_per_second + layers_s
     evaluations = EVALUATION_SHARE * charged if spec.protocol is Protocol.TRAIN else 0.0
     charged += spec.recipe.jitter_s / 2 * sum(phase.steps for phase in phases)
-    return Expectation(flops, charged, START_S[machine.device] + charged + evaluations)
+    start_s = START_S[machine.device] + (COMPILE_S * len(phases) if spec.recipe.compile else 0.0)
+    return Expectation(flops, charged, start_s + charged + evaluations)
 
 
 def predict(

@@ -36,7 +36,7 @@ def shard_of(items: Sequence[T], shard: tuple[int, int] | None) -> list[T]:
 
 
 def only(blocks: Sequence[Block], glob: str | None) -> list[Block]:
-    """Runs whose id, arm, size, protocol or block id matches one of the comma-separated patterns.
+    """Runs whose id, arm, size, protocol, block id or level (``compile=true``) matches one of the comma-separated patterns.
 
     A block keeps its baseline when any of its runs is kept, since a run without its pair says nothing.
 
@@ -61,5 +61,6 @@ def only(blocks: Sequence[Block], glob: str | None) -> list[Block]:
 
 def _matches(block: Block, run: PlannedRun, patterns: Sequence[str]) -> bool:
     spec = run.spec
-    names = (spec.run_id, spec.arm, spec.size, spec.protocol.value, block.block_id)
+    levels = (f"{name}={str(level).lower()}" for name, level in spec.levels.items())
+    names = (spec.run_id, spec.arm, spec.size, spec.protocol.value, block.block_id, *levels)
     return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 from harness.suite.plan import Plan
-from harness.suite.spec import Block, PlannedRun, Protocol
+from harness.suite.spec import Block, PlannedRun, Protocol, levels_text
 from harness.suite.units import duration_text, gib
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def plan_table(plan: Plan) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("size", "seed", "protocol", "arm"):
+    leveled = any(block.levels for block in plan.blocks)
+    for name in ("size", "seed", "protocol", *(["levels"] if leveled else []), "arm"):
         table.add_column(name, no_wrap=True)
     for name in ("FLOPs", "time", "energy", "memory", "rental"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -49,7 +50,11 @@ def plan_table(plan: Plan) -> Table:
         said: set[str] = set()
         for index, run in enumerate(block.runs):
             first = index == 0
-            head = (block.size, str(block.seed), block.protocol.value) if first else ("", "", "")
+            head = [block.size, str(block.seed), block.protocol.value]
+            if leveled:
+                head.append(levels_text(block.levels))
+            if not first:
+                head = [""] * len(head)
             remark = _remark(run, block, said, late=late and first)
             style = "dim" if run.skip is not None else None
             cells = (*head, run.spec.arm, *_numbers(run), remark)

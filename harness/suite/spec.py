@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -14,6 +15,9 @@ from harness.types import Frozen, digest
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Json = dict[str, Any]
+Level = bool | int | float | str
+Levels = dict[str, Level]
+"""Factors of an experiment and the level of each: ``{"precision": "bf16", "compile": True}``."""
 
 
 class Protocol(StrEnum):
@@ -22,6 +26,11 @@ class Protocol(StrEnum):
     TRAIN = "train"  # a whole training: energy and quality
     STEADY = "steady"  # a few steps of every phase of a whole training's schedule: energy per step, no quality
     COUNT = "count"  # FLOPs only, counted on meta tensors, nothing is trained
+
+
+def _is_default(value: Any) -> bool:
+    """Left out of a specification's canonical form, so that runs recorded before a key existed keep their ids."""
+    return not value
 
 
 class Recipe(Frozen):
@@ -39,12 +48,15 @@ class Recipe(Frozen):
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, parameters and optimizer stay fp32
+    # bf16: autocast, parameters and optimizer stay fp32; pure-bf16: those are bf16 too, 8 bytes a parameter
+    precision: Literal["fp32", "bf16", "pure-bf16"] = "fp32"
     checkpointing: bool = False  # gradient checkpointing
     compile: bool = False
     evaluations: Annotated[int, Field(ge=1)] = 8  # points of the learning curve, the last after the last step
     threads: Annotated[int, Field(ge=1)] | None = None  # of torch on the CPU; None: as many as there are cores
-    sampled_steps: Annotated[int, Field(ge=1)] = 8  # steady protocol: steps measured in each phase
+    sampled_steps: Annotated[int, Field(ge=1)] = 8  # steady protocol: steps measured in each phase, at least
+    # steady protocol: seconds that a phase is measured at least; its number of steps follows from a paced start
+    sampled_seconds: Annotated[float, Field(ge=0, exclude_if=_is_default)] = 0.0
     jitter_s: Annotated[float, Field(ge=0)] = 0.0  # largest random delay after each step: the cure of aliasing
 
     @model_validator(mode="after")
@@ -94,6 +106,7 @@ class RunSpec(Frozen):
     size: str  # the rung of the ladder its block stands on; a smaller control keeps the rung of its block
     seed: int
     protocol: Protocol
+    levels: Levels = Field(default_factory=dict, exclude_if=_is_default)  # of the experiment's factors, all in recipe
     arm: str
     method: str
     method_version: int
@@ -145,6 +158,7 @@ class Block(Frozen):
     size: str
     seed: int
     protocol: Protocol
+    levels: Levels = Field(default_factory=dict, exclude_if=_is_default)
     baseline: str  # the arm the others are compared with
     runs: tuple[PlannedRun, ...]
 
@@ -158,14 +172,23 @@ class Arm(Frozen):
 
 
 class Experiment(Frozen):
-    """One crossing of sizes, seeds and arms under one protocol."""
+    """One crossing of sizes, seeds, levels of factors and arms under one protocol.
+
+    A factor is a key of the recipe that a suite varies, such as ``precision`` or ``compile``.
+    """
 
     protocol: Protocol
+    factors: dict[str, tuple[Level, ...]] = Field(default_factory=dict, exclude_if=_is_default)
     sizes: tuple[str, ...]
     seeds: tuple[int, ...]
     arms: tuple[str, ...]
     recipe: Json = Field(default_factory=dict)  # overrides of the workload's recipe
     options: Json = Field(default_factory=dict)  # overrides of the workload's options
+
+    @property
+    def conditions(self) -> list[Levels]:
+        """Every combination of its factors' levels, the last factor fastest; one empty one without factors."""
+        return [dict(zip(self.factors, levels, strict=True)) for levels in product(*self.factors.values())]
 
 
 class FootprintOptions(Frozen):
@@ -197,3 +220,8 @@ class Suite(Frozen):
     cooldown_c: float | None = None  # degrees above the block's first start temperature that are waited out
     idle_s: float = 2.0  # idle baseline before each block
     sample_hz: Annotated[float, Field(gt=0, le=100)] = 20.0
+
+
+def levels_text(levels: Levels) -> str:
+    """For people, as the suite file writes it: ``precision bf16, compile true``; empty without factors."""
+    return ", ".join(f"{name} {str(level).lower()}" for name, level in levels.items())

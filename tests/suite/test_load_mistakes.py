@@ -310,8 +310,8 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
         [
             "13: recipe.step: unknown key 'step', did you mean 'steps'? known: steps, batch_size, "
             "learning_rate, warmup_share, decay_share, weight_decay, betas, clip_norm, precision, "
-            "checkpointing, compile, evaluations, threads, sampled_steps, jitter_s",
-            "13: recipe.precision: unknown value 'fp16', did you mean 'bf16'? known: fp32, bf16",
+            "checkpointing, compile, evaluations, threads, sampled_steps, sampled_seconds, jitter_s",
+            "13: recipe.precision: unknown value 'fp16', did you mean 'bf16'? known: fp32, bf16, pure-bf16",
             "13: recipe.learning_rate: must be a number, not '3e-4'; YAML takes 3e-4 for text, write 0.0003",
         ],
     ),
@@ -465,7 +465,7 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
         [
             "8: experiments[0].protocol: is missing",
             "8: experiments[0].protocols: unknown key 'protocols', did you mean 'protocol'? known: protocol, "
-            "sizes, seeds, arms, recipe, options",
+            "sizes, seeds, arms, recipe, factors, options",
         ],
     ),
     (

@@ -37,6 +37,9 @@ class LanguageTask(Task):
         self.model: nn.Module = make_model(self.shape, spec.seed, device)
         if spec.recipe.checkpointing:
             self.model.activation_checkpointing_enable()
+        if spec.recipe.precision == "pure-bf16":
+            for parameter in self.model.parameters():  # not buffers: rotary frequencies need fp32
+                parameter.data = parameter.data.to(torch.bfloat16)
         self.model.train()
         if device.type != "meta":
             self._read(Options.read(spec.workload_options))

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 LEARNING_RATE_TIMES_WIDTH = 0.33
 LARGEST_LEARNING_RATE = 0.01
+BYTES_PER_PARAMETER = {"fp32": 16, "bf16": 18, "pure-bf16": 8}
 ONE_THREAD_BELOW = 1e6
 """On the CPU a second thread makes a step of such a model 1.2 to 1.4 times faster and takes 1.4 to 1.6 times the CPU
 time, most of it waiting; with any other load on the machine its waiting grows without bound (2 cores, AMD EPYC)."""
@@ -180,18 +181,19 @@ def memory_bytes(shape: Shape, recipe: Recipe) -> float:
     """Rough peak of a dense training, in bytes, apart from what the process needs without a model.
 
     - 16 for each parameter: weight, gradient and two moments of AdamW in fp32; 2 more under bf16 (autocast's copy);
+      8 under pure-bf16, all four in bf16;
     - activations kept for the backward pass, per token and layer: 40 width + 16 hidden in fp32, 34 width +
       8 hidden under bf16. Counted with saved-tensor hooks on the model as transformers 5.23 has it, where most of
       it is the norms' intermediate results; attention keeps no scores;
     - with gradient checkpointing: 4 width per token and layer, and the activations of one layer;
     - logits: three copies of tokens x vocabulary in fp32 (logits, log-probabilities, gradient), four under bf16.
     """
-    half = recipe.precision == "bf16"
+    half = recipe.precision != "fp32"
     tokens = recipe.batch_size * shape.sequence_length
     layer = tokens * (34 * shape.width + 8 * shape.hidden if half else 40 * shape.width + 16 * shape.hidden)
     kept = layer + shape.layers * tokens * 4 * shape.width if recipe.checkpointing else shape.layers * layer
     logits = tokens * shape.vocab * 4 * (4 if half else 3)
-    return float((18 if half else 16) * shape.parameters + kept + logits)
+    return float(BYTES_PER_PARAMETER[recipe.precision] * shape.parameters + kept + logits)
 
 
 def _tokens_per_step(target: float) -> int:
