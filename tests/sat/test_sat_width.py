@@ -355,8 +355,9 @@ def test_returning_units_ramp_up():
     controller = attach(model, optimizer, 40, axis="width", schedule=((0.0, 0.5),), regime="rotating", ramp_steps=4)
     part = controller.parts[1]
     gone = part.active[0]
-    controller._install(part, part.active, tuple(sorted({*range(part.units)} - {*part.active}))[:4], (), ())
-    controller._install(part, part.active, (*sorted({gone, *part.active[:3]}),), (), [gone])
+    part.switch(tuple(sorted({*range(part.units)} - {*part.active}))[:4])
+    part.switch(tuple(sorted({gone, *part.active[:3]})))
+    controller.ramp.start(part, [gone], torch.device("cpu"))
     at = part.active.index(gone)
     seen = []
     probe = part.site.gates[0].module.register_forward_hook(
