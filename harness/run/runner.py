@@ -8,34 +8,32 @@ command goes on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.meter.base import METERS, MeterInfo, Sample
+from harness.meter.base import METERS
 from harness.meter.calibration import summary
 from harness.meter.energy import idle_power
 from harness.meter.live import Live
-from harness.meter.sampler import Sampled, Sampler, SamplerError
+from harness.meter.sampler import Sampler, SamplerError
 from harness.meter.samples import read
 from harness.record import fingerprint
 from harness.record.assemble import Attempt, assemble
 from harness.record.ledger import Ledger, SetInfo, latest, unused
 from harness.record.record import IdleBaseline, Record, SamplesFile, Status
 from harness.record.seal import break_seal
+from harness.run import place
 from harness.run.cooldown import Cooldown, temperature_c
-from harness.run.events import Event, Failed, Finished, Progress, Started, parse
+from harness.run.events import Progress
 from harness.run.launch.local import LocalLauncher
+from harness.run.watch import INTERRUPTED, Metering, uuid_of, watch
 from harness.suite.spec import Block, PlannedRun, Suite
 from harness.suite.spec import Protocol as RunProtocol
 from harness.types import Basis, UserError
 
 MAX_ATTEMPTS = 3
 """A run that failed or was invalid is tried again by the next ``run``, this often in all."""
-
-INTERRUPTED = "interrupted"
-_POLL_S = 0.05
 
 
 class Display(Protocol):
@@ -88,6 +86,7 @@ class Runner:
         *,
         budget_s: float | None = None,
         mix_revisions: bool = False,
+        new_blocks: bool = False,
         device_id: str = "cpu",
     ) -> None:
         self.suite = suite
@@ -97,6 +96,7 @@ class Runner:
         self.display = display
         self.budget_s = budget_s if budget_s is not None else suite.budget_s
         self.mix_revisions = mix_revisions
+        self.new_blocks = new_blocks
         self.machine = fingerprint.machine()
         self.revision = fingerprint.code_revision()
         self.launcher = LocalLauncher()
@@ -117,6 +117,7 @@ class Runner:
                 self.display.say(text)
             records = self.ledger.records()
             self._refuse_a_mix(records)
+            self._leave_blocks_of_other_places(records)
             break_seal(self.ledger)
             for text in self.ledger.set_aside_orphans(records):
                 self.display.say(text)
@@ -136,7 +137,6 @@ class Runner:
                 f"{self.revision}; start anew with --fresh or another --results folder, or accept the mix with "
                 "--mix-revisions"
             )
-        places = {(record.fingerprint_id, record.device_id) for record in kept if record.device_id != "none"}
         meters = {record.meter.name for record in kept if record.meter is not None}
         if meters - {self.meter.name} and not self.mix_revisions:
             raise UserError(
@@ -144,12 +144,27 @@ class Runner:
                 f"{self.meter.name}; pairs need the same meter. Ask for it with --meter, start anew with --fresh or "
                 "another --results folder, or accept the mix with --mix-revisions"
             )
-        if places - {(fingerprint.machine_id(self.machine), self.device_id)} and not self.mix_revisions:
+        elsewhere = place.others(records, self._here)
+        if elsewhere and not self.new_blocks and not self.mix_revisions:
             raise UserError(
-                f"{self.ledger.root}: holds runs of another machine, another card or other package versions; pairs "
-                "need the same ones. Start anew with --fresh or another --results folder, or accept the mix with "
-                "--mix-revisions"
+                f"{self.ledger.root}: holds {len(elsewhere)} runs made elsewhere, the last "
+                f"{place.told(elsewhere[-1], self.device_id)}; pairs need one machine and one card. With --new-blocks "
+                "the set goes on with blocks that were not begun there, each of them whole on this card. Or start anew "
+                "with --fresh or another --results folder"
             )
+
+    @property
+    def _here(self) -> place.Place:
+        return fingerprint.machine_id(self.machine), self.device_id
+
+    def _leave_blocks_of_other_places(self, records: list[Record]) -> None:
+        if not self.new_blocks or self.mix_revisions:
+            return
+        mine = place.open_here(self.blocks, records, self._here)
+        if len(mine) < len(self.blocks):
+            left = len(self.blocks) - len(mine)
+            self.display.say(f"{left} of {len(self.blocks)} blocks were begun on another machine or card: left to it")
+        self.blocks = mine
 
     def _kept(self, context: dict[str, Any], records: list[Record]) -> dict[str, Any]:
         """The context with what an earlier walk fixed: claims stay as they stood before the first good run.
@@ -193,7 +208,7 @@ class Runner:
         sampler = Sampler(self.meter.name, self.meter.options, self.suite.sample_hz)
         scratch = self.ledger.root / "samples" / "cooldown.samples"
         cooldown = Cooldown(
-            self.suite.cooldown_c, lambda: temperature_c(sampler, _uuid(self.device_id), scratch), self.display.say
+            self.suite.cooldown_c, lambda: temperature_c(sampler, uuid_of(self.device_id), scratch), self.display.say
         )
         try:
             sampler.open()
@@ -245,7 +260,7 @@ class Runner:
         """Poll the meter fast for a moment, where that shows anything, so that its refresh need not be assumed."""
         path = self._shared_file("calibration.samples")
         try:
-            found = sampler.calibrate(_uuid(self.device_id), path)
+            found = sampler.calibrate(uuid_of(self.device_id), path)
         except (SamplerError, UserError) as error:
             self.display.say(f"no calibration, what is assumed of the meter stays: {error}")
             return
@@ -266,7 +281,7 @@ class Runner:
             return _Idle()
         path = self._shared_file(f"idle-{block.block_id}.samples")
         try:
-            info = sampler.start(None, _uuid(self.device_id), path=path)
+            info = sampler.start(None, uuid_of(self.device_id), path=path)
             if info.basis is Basis.MODELLED:  # CPU seconds of a process that is not there yet: no rest to see
                 sampler.stop()
                 path.unlink(missing_ok=True)
@@ -295,7 +310,16 @@ class Runner:
         samples_path = self.ledger.root / "samples" / f"{stem}.samples"
         for path in (events_path, samples_path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        ended = self._watch(planned, events_path, samples_path, sampler)
+        ended = watch(
+            self.launcher,
+            spec,
+            events_path,
+            Metering(sampler, samples_path),
+            options=self._run_options(planned),
+            timeout_s=self.suite.timeout_s,
+            update=self.display.update,
+        )
+        self.device_id = ended.device_id or self.device_id
         attempt = Attempt(
             spec=spec,
             block_id=block.block_id,
@@ -318,49 +342,6 @@ class Runner:
     def _run_options(self, planned: PlannedRun) -> dict[str, str]:
         """Meter options of one run: a made-up instrument may plant other watts for each arm."""
         return {"arm": planned.spec.arm} if METERS.get(self.meter.name).by_arm else {}
-
-    def _watch(self, planned: PlannedRun, events_path: Path, samples_path: Path, sampler: Sampler) -> _Ended:
-        """Start the worker, meter it, follow it to its end."""
-        ended = _Ended()
-        began = time.monotonic()
-        worker = self.launcher.start(planned.spec, events_path)
-        tail = _Tail(events_path, ended.events)
-        metering = _Metering(sampler, samples_path)
-        stopped = ""
-        try:
-            while worker.alive:
-                for event in tail.read():
-                    if isinstance(event, Started) and planned.spec.protocol is not RunProtocol.COUNT:
-                        self.device_id = event.device
-                        metering.start(worker.pid, event.device, self._run_options(planned))
-                        metering.settle()
-                        worker.go()
-                    elif isinstance(event, Progress):
-                        self.display.update(event, time.monotonic() - began, metering.peek())
-                    elif isinstance(event, Finished):
-                        metering.settle()
-                        metering.stop()
-                        worker.bye()
-                if time.monotonic() - began > self.suite.timeout_s:
-                    stopped = f"took longer than the suite's timeout of {self.suite.timeout_s:g} s"
-                    metering.stop()  # a process that is gone can't be read any more
-                    worker.kill()
-                worker.wait(_POLL_S)
-        except KeyboardInterrupt:
-            stopped = INTERRUPTED
-            try:
-                metering.stop()
-            finally:  # whatever a second ^C does to the line above
-                worker.kill()
-        finally:
-            metering.stop()
-        ended.samples = metering.samples()
-        ended.info, ended.meter_problem = metering.info, metering.problem
-        ended.sampler_cpu_share = metering.sampled.cpu_share if metering.sampled is not None else None
-        tail.read()
-        ended.status, ended.reason = _verdict(ended.events, worker.exit_code, stopped)
-        worker.close()
-        return ended
 
 
 @dataclass
@@ -387,107 +368,3 @@ class _Idle:
 
     power_w: float | None = None
     baseline: IdleBaseline | None = None
-
-
-@dataclass
-class _Ended:
-    events: list[Event] = field(default_factory=list)
-    info: MeterInfo | None = None
-    samples: Sequence[Sample] = ()
-    meter_problem: str = ""
-    sampler_cpu_share: float | None = None
-    status: Status = Status.FAILED
-    reason: str = ""
-
-
-class _Metering:
-    """One run's sampling, from a worker's start to its end; what went wrong is kept, not raised."""
-
-    def __init__(self, sampler: Sampler, path: Path) -> None:
-        self._sampler = sampler
-        self._path = path
-        self._running = False
-        self.info: MeterInfo | None = None
-        self.sampled: Sampled | None = None
-        self.problem = ""
-
-    def start(self, pid: int, device_id: str, options: dict[str, str]) -> None:
-        """Begin; the first sample is taken before this returns."""
-        try:
-            self.info = self._sampler.start(pid, _uuid(device_id), path=self._path, options=options)
-            self._running = True
-        except (SamplerError, UserError) as error:
-            self.problem = f"the meter could not be started: {error}"
-
-    def settle(self) -> None:
-        """Let the refreshes pass that a window's edge needs beside it; before the first window and after the last."""
-        if self._running and self.info is not None:
-            time.sleep(self.info.margin_s)
-
-    def peek(self) -> Live:
-        """For the live line."""
-        return self._sampler.peek() if self._running else Live(None, None)
-
-    def stop(self) -> None:
-        """End, with one last sample; does nothing the second time."""
-        if not self._running:
-            return
-        self._running = False
-        try:
-            self.sampled = self._sampler.stop()
-        except SamplerError as error:
-            self.problem = str(error)
-
-    def samples(self) -> Sequence[Sample]:
-        """What was read. A file that is torn, or that can't be read at all, is a problem that is kept."""
-        if self.info is None or not self._path.exists():
-            return ()
-        try:
-            recording = read(self._path)
-        except UserError as error:
-            self.problem = self.problem or str(error)
-            return ()
-        self.problem = self.problem or recording.torn
-        return recording.samples
-
-
-class _Tail:
-    """Follows a growing events file, whole lines only."""
-
-    def __init__(self, path: Path, events: list[Event]) -> None:
-        self._path = path
-        self._events = events
-        self._offset = 0
-
-    def read(self) -> list[Event]:
-        """What is new since the last call; also kept in ``events``."""
-        if not self._path.exists():
-            return []
-        with self._path.open("rb") as stream:
-            stream.seek(self._offset)
-            content = stream.read()
-        end = content.rfind(b"\n") + 1
-        self._offset += end
-        new = [parse(line) for line in content[:end].splitlines()]
-        self._events.extend(new)
-        return new
-
-
-def _uuid(device_id: str) -> str | None:
-    """What the meter wants to know of a device: a card's UUID, nothing for the CPU."""
-    return None if device_id == "cpu" else device_id
-
-
-def _verdict(events: list[Event], exit_code: int | None, stopped: str) -> tuple[Status, str]:
-    """How the process ended, in the terms of a record."""
-    if stopped:
-        return Status.FAILED, stopped
-    last = events[-1] if events else None
-    if isinstance(last, Finished):
-        return Status.OK, ""
-    if isinstance(last, Failed):
-        return (Status.OUT_OF_MEMORY if last.out_of_memory else Status.FAILED), last.error
-    if exit_code is not None and exit_code < 0:
-        hint = " (often the kernel, when memory runs out)" if exit_code == -9 else ""
-        return Status.FAILED, f"killed by signal {-exit_code}{hint}"
-    return Status.FAILED, f"ended with exit code {exit_code} without saying why"

@@ -35,7 +35,7 @@ from harness.meter.simulated.nvml import SimulatedNvml
 from harness.meter.simulated.play import play
 from harness.meter.simulated.scenario import Counter, Fault, FaultKind, Scenario
 from harness.record.record import Record, Status
-from harness.run.runner import _Metering as Metering
+from harness.run.watch import Metering
 from harness.types import Basis, UserError
 
 BOTH = ("energy", "power")
