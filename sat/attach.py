@@ -28,7 +28,8 @@ def sparsify_(
 
     Args:
         model: in its full shape, on its final device, train-time settings (gradient checkpointing) made.
-        optimizer: built on the full model; ``None`` only to look at shapes (counting FLOPs).
+        optimizer: built on the full model, perhaps wrapped (Accelerate, Lightning); ``None`` only to look at shapes
+            (counting FLOPs).
         config: what to do.
         total_steps: optimizer steps of the whole training.
         loss: for scores that probe: returns the loss of probe micro-batch i, computed with ``model`` on data of
@@ -49,6 +50,7 @@ def sparsify_(
         raise ValueError(f"{type(model).__name__} is sparsified already; call sat.densify_(model) first")
     if config.needs_probe and loss is None and next(model.parameters()).device.type != "meta":
         raise ValueError(NO_LOSS.format(config.score))
+    optimizer = _unwrapped(optimizer)
     if optimizer is not None:
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         lost = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
@@ -102,3 +104,10 @@ def state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The model's ``state_dict`` with the plain model's names and shapes, as in :func:`plain`; tensors are copies."""
     with plain(model):
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _unwrapped(optimizer: Optimizer | None) -> Optimizer | None:
+    """The optimizer itself: wrappers (Accelerate's, Lightning's) hold it as ``optimizer``, and its state in it."""
+    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = inner
+    return optimizer

@@ -23,12 +23,15 @@ def save(controller: Controller) -> dict[str, Any]:
     with controller.plain():
         model = {name: value.detach().clone() for name, value in controller.model.state_dict().items()}
         optimizer = copy.deepcopy(controller.optimizer.state_dict()) if controller.optimizer is not None else None
+    return {**save_progress(controller), "model": model, "optimizer": optimizer}
+
+
+def save_progress(controller: Controller) -> dict[str, Any]:
+    """What only SAT knows, in plain values, for where something else keeps the plain model and optimizer."""
     return {
         "version": VERSION,
         "config": controller.config.to_dict(),
         "total_steps": controller.total_steps,
-        "model": model,
-        "optimizer": optimizer,
         **controller.progress(),
     }
 
@@ -39,6 +42,32 @@ def load(controller: Controller, state: dict[str, Any]) -> None:
     Raises:
         ValueError: the state is of another version, configuration, length or structure; the text says which.
     """
+    _check(controller, state)
+    if (state["optimizer"] is None) != (controller.optimizer is None):
+        raise ValueError("this SAT state and the controller must both have an optimizer, or neither")
+    controller.ramp.stop()
+    for part in controller.parts:
+        part.switch(tuple(range(part.units)))
+    controller.model.load_state_dict(state["model"])
+    if controller.optimizer is not None:
+        controller.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+    _resume(controller, state)
+
+
+def load_progress(controller: Controller, state: dict[str, Any]) -> None:
+    """Go on from :func:`save_progress` with the plain model and optimizer as they are: loaded by someone else.
+
+    Raises:
+        ValueError: as :func:`load`.
+    """
+    _check(controller, state)
+    controller.ramp.stop()
+    for part in controller.parts:
+        part.switch(tuple(range(part.units)))
+    _resume(controller, state)
+
+
+def _check(controller: Controller, state: dict[str, Any]) -> None:
     for what, ours in (
         ("version", VERSION),
         ("config", controller.config.to_dict()),
@@ -52,14 +81,9 @@ def load(controller: Controller, state: dict[str, Any]) -> None:
         raise ValueError(
             f"this SAT state is of another model: units by part are {theirs_units} there and {ours_units} here"
         )
-    if (state["optimizer"] is None) != (controller.optimizer is None):
-        raise ValueError("this SAT state and the controller must both have an optimizer, or neither")
-    controller.ramp.stop()
-    for part in controller.parts:
-        part.switch(tuple(range(part.units)))
-    controller.model.load_state_dict(state["model"])
-    if controller.optimizer is not None:
-        controller.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+
+
+def _resume(controller: Controller, state: dict[str, Any]) -> None:
     for part in controller.parts:
         part.switch(tuple(state["parts"][part.name]["active"]))
     controller.resume(state, Tally(**state["tally"]))

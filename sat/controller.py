@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -59,6 +59,8 @@ class Controller:
         self._observed = -1
         self._share = 1.0
         self._started = False
+        self._is_plain = False
+        self._at_finish: list[Callable[[], None]] = []
         self._trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
         self.parts = _parts(structure, optimizer, config)
         check_parts(model, self.parts, config)
@@ -176,14 +178,25 @@ class Controller:
             self._hook.remove()
         for attribute in (ATTACHED, "save_pretrained"):
             self.model.__dict__.pop(attribute, None)
+        for remove in self._at_finish:
+            remove()
         return report
+
+    def at_finish(self, remove: Callable[[], None]) -> None:
+        """Call ``remove`` when the model is plain again: for what was put on model and optimizer from outside."""
+        self._at_finish.append(remove)
 
     @contextmanager
     def plain(self) -> Iterator[None]:
         """The model with its plain names, shapes and configuration for a while; afterwards all is as before."""
+        if self._is_plain:  # a save inside a save
+            yield
+            return
         with ExitStack() as stack:
             for part in self.parts:
                 stack.enter_context(part.full())
+            self._is_plain = True
+            stack.callback(setattr, self, "_is_plain", False)
             yield
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
