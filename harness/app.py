@@ -44,15 +44,19 @@ def make_plan(
     shard: str | None,
     budget_s: float | None = None,
     results: Path | None = None,
+    card: str | None = None,
 ) -> tuple[Suite, Plan]:
-    """Load a suite file and plan it for this machine; what its result set already holds sharpens the times."""
+    """Load a suite file and plan it for this machine, or for a ``card`` that is not here.
+
+    What its result set already holds sharpens the times.
+    """
     from harness.suite.load import load
-    from harness.suite.machine import detect
+    from harness.suite.machine import assumed, detect
     from harness.suite.plan import plan
 
     suite = load(path, overrides)
     records = set_of(suite, results).records()
-    machine = detect(suite.device)
+    machine = detect(suite.device) if card is None else assumed(card)
     return suite, plan(suite, machine, only=only, shard=shard, budget_s=budget_s, records=records)
 
 
@@ -80,6 +84,7 @@ def run(
     overrides: Sequence[str],
     fresh: bool,
     mix_revisions: bool,
+    new_blocks: bool = False,
 ) -> RunResult:
     """Plan, run what is left, judge, write the page."""
     from harness.meter.base import METERS
@@ -108,6 +113,7 @@ def run(
         display,
         budget_s=limit_s,
         mix_revisions=mix_revisions,
+        new_blocks=new_blocks,
         device_id=planned.machine.uuid or "cpu",
     )
     outcome = runner.run(suite_path.read_text(encoding="utf-8"), _context(suite, planned, overrides))

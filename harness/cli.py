@@ -105,6 +105,10 @@ def run(
     mix_revisions: Annotated[
         bool, typer.Option("--mix-revisions", help="Go on with a set that another code revision or machine began.")
     ] = False,
+    new_blocks: Annotated[
+        bool,
+        typer.Option("--new-blocks", help="Go on with a set of another machine or card: blocks not begun there."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run what is left of a suite, then judge it and write the page."""
@@ -122,6 +126,7 @@ def run(
         overrides=overrides or [],
         fresh=fresh,
         mix_revisions=mix_revisions,
+        new_blocks=new_blocks,
     )
     if as_json:
         _print_json(outcome.document)
@@ -138,13 +143,16 @@ def plan(
     only: Only = None,
     shard: Shard = None,
     overrides: Overrides = None,
+    card: Annotated[
+        str | None, typer.Option(help="Plan for a card that is not here: H100, H200, A100 ...; all of it assumed.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """What would run, what is skipped and why, predicted time, energy and cost."""
     from harness import app as steps
     from harness.suite import show
 
-    _, planned = steps.make_plan(suite, overrides or [], only, shard, steps.budget_s(budget), results)
+    _, planned = steps.make_plan(suite, overrides or [], only, shard, steps.budget_s(budget), results, card)
     if as_json:
         _print_json(planned.model_dump(mode="json"))
     else:

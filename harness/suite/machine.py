@@ -16,8 +16,9 @@ from harness.meter.modelled import cpu_of, cpu_table, model_of
 from harness.meter.nvml_cards import text
 from harness.meter.visible import visible_cards
 from harness.record.fingerprint import cpu_name
+from harness.registry import did_you_mean
 from harness.suite.units import gib
-from harness.types import Frozen
+from harness.types import Frozen, UserError
 
 CPU_FLOPS_PER_CORE = 50e9
 """fp32 matmul FLOPs a second and core that small trainings sustain in torch with AVX-512: 8-layer
@@ -50,6 +51,16 @@ BF16_PEAKS: dict[str, float] = {
 }
 """Dense bf16 tensor-core FLOPs a second by the makers' data sheets; the longest name that fits counts."""
 UNKNOWN_GPU_PEAK = 50e12
+
+CARDS = {
+    "H100": (79.6, 700.0),
+    "H100 PCIe": (79.6, 350.0),
+    "H200": (140.4, 700.0),
+    "A100": (79.3, 400.0),
+    "A100 40GB": (39.4, 400.0),
+    "L40S": (44.5, 350.0),
+}
+"""Memory that the driver reports in GiB and power limit in W, by the makers' data sheets; for plans alone."""
 
 
 class Machine(Frozen):
@@ -99,6 +110,31 @@ def detect(wanted: Literal["auto", "cpu", "cuda"] = "auto") -> Machine:
             f"speed: {CPU_FLOPS_PER_CORE / 1e9:g} GFLOP/s per core and {CPU_LAYER_STEP_S * 1e3:g} ms per layer and "
             "step, fitted to small trainings on one machine",
             f"power: {cpu.watts_per_core:g} W per core, all {cores} busy; {cpu.source}",
+        ),
+    )
+
+
+def assumed(card: str) -> Machine:
+    """A machine with a card that is not here, by the makers' data sheets and this harness's guesses.
+
+    Raises:
+        UserError: a card of which nobody wrote down its memory and its power.
+    """
+    if card not in CARDS:
+        raise UserError(f"--card {card}: unknown{did_you_mean(card, CARDS)}; known: {', '.join(CARDS)}")
+    memory_gib, watts = CARDS[card]
+    return Machine(
+        device="cuda",
+        name=f"{card} (assumed)",
+        cores=CPU_CORES_USED,
+        memory_bytes=memory_gib * 2**30,
+        flops_per_second=GPU_UTILISATION * peak_flops(card),
+        layer_step_s=GPU_LAYER_STEP_S,
+        watts=watts,
+        sources=(
+            "assumed: this card is not here; its memory, power limit and peak are of the maker's data sheet",
+            _speed_source(card),
+            f"power: {watts:g} W, the limit, assumed to be drawn all the time",
         ),
     )
 
@@ -154,6 +190,13 @@ def _gpu(cores: int) -> Machine | None:
         pynvml.nvmlShutdown()
 
 
+def _speed_source(name: str) -> str:
+    return (
+        f"speed: {GPU_UTILISATION:.0%} of a bf16 peak of {peak_flops(name) / 1e12:g} TFLOP/s and "
+        f"{GPU_LAYER_STEP_S * 1e3:g} ms per layer and step, assumed"
+    )
+
+
 def _read_gpu(nvml: Any, cores: int) -> Machine | None:
     handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
     uuids = [text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
@@ -176,8 +219,7 @@ def _read_gpu(nvml: Any, cores: int) -> Machine | None:
         layer_step_s=GPU_LAYER_STEP_S,
         watts=watts,
         sources=(
-            f"speed: {GPU_UTILISATION:.0%} of a bf16 peak of {peak_flops(name) / 1e12:g} TFLOP/s and "
-            f"{GPU_LAYER_STEP_S * 1e3:g} ms per layer and step, assumed",
+            _speed_source(name),
             f"power: {source}",
             *_order_notes(nvml, handles, uuid),
         ),

@@ -82,8 +82,8 @@ def plan(
     """Lay out a suite for a machine.
 
     Order within a block is counter-balanced: of the blocks of an experiment at one level of its factors
-    (sizes, and within them seeds, as listed) every second one runs its arms backwards, ABBA, so that what drifts (temperature,
-    clocks, other load) falls on both arms of a pair alike. Shards are cut first and balanced each in
+    (sizes, and within them seeds, as listed) every second one runs its arms backwards, ABBA, so that what drifts
+    (temperature, clocks, other load) falls on both arms of a pair alike. Shards are cut first and balanced each in
     itself, since each is one machine's work.
 
     Args:

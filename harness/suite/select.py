@@ -36,7 +36,9 @@ def shard_of(items: Sequence[T], shard: tuple[int, int] | None) -> list[T]:
 
 
 def only(blocks: Sequence[Block], glob: str | None) -> list[Block]:
-    """Runs whose id, arm, size, protocol, block id or level (``compile=true``) matches one of the comma-separated patterns.
+    """Runs that one of the comma-separated patterns matches.
+
+    By run id, arm, size, protocol, block id or level of a factor (``compile=true``).
 
     A block keeps its baseline when any of its runs is kept, since a run without its pair says nothing.
 
