@@ -59,7 +59,7 @@ class Controller:
         self._observed = -1
         self._share = 1.0
         self._started = False
-        self._is_plain = False
+        self.is_plain = False  # inside :meth:`plain`
         self._at_finish: list[Callable[[], None]] = []
         self._trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
         self.parts = _parts(structure, optimizer, config)
@@ -189,14 +189,14 @@ class Controller:
     @contextmanager
     def plain(self) -> Iterator[None]:
         """The model with its plain names, shapes and configuration for a while; afterwards all is as before."""
-        if self._is_plain:  # a save inside a save
+        if self.is_plain:  # a save inside a save
             yield
             return
         with ExitStack() as stack:
             for part in self.parts:
                 stack.enter_context(part.full())
-            self._is_plain = True
-            stack.callback(setattr, self, "_is_plain", False)
+            self.is_plain = True
+            stack.callback(setattr, self, "is_plain", False)
             yield
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
