@@ -20,11 +20,11 @@ __all__ = [
     "phases", "round_half_up", "units_kept",
 ]  # fmt: skip
 
-Mode = Literal["skip", "freeze"]
+Mode = Literal["skip", "freeze", "backward_drop", "prefix"]
 Axis = Literal["depth", "width"]
 Score = Literal["order", "gate_probe", "taylor", "magnitude", "random"]
 Entry = Literal["zero", "copy", "interleaved", "random"]
-Regime = Literal["growing", "rotating", "persistent"]
+Regime = Literal["growing", "rotating", "persistent", "narrowing"]
 Bank = Literal["device", "host"]
 Schedule = tuple[tuple[float, float], ...]
 
@@ -34,9 +34,25 @@ DEFAULT_SCHEDULES: Mapping[tuple[str, str], Schedule] = {
     # time-averaged share .318 of the units, which with the embeddings is inside the claim's 25 to 38 % of parameters
     ("skip", "width"): ((0.0, 0.17), (0.6, 0.33), (0.8, 0.5), (0.9, 1.0)),
     ("freeze", "depth"): ((0.0, 0.30),),
+    ("backward_drop", "depth"): ((0.0, 0.30),),
+    ("prefix", "depth"): ((0.0, 0.30),),
 }
 """(share of the steps at which it starts, active share). They realise what the claim describes, on average 25 to 38 %
 of the parameters at work on small models; ``METHOD_CARD.md`` says what was set before any result and what was moved."""
+
+_DEFAULT_SCORES: Mapping[tuple[str, str], Score] = {
+    ("skip", "depth"): "order",
+    ("skip", "width"): "gate_probe",
+    ("freeze", "depth"): "taylor",
+    ("backward_drop", "depth"): "taylor",
+    ("prefix", "depth"): "order",
+}
+_DEFAULT_REGIMES: Mapping[str, Regime] = {
+    "skip": "growing",
+    "freeze": "rotating",
+    "backward_drop": "rotating",
+    "prefix": "narrowing",
+}
 
 
 @dataclass(frozen=True)
@@ -44,21 +60,25 @@ class SATConfig:
     """Settings of one training. Fields left at ``None`` take the default of the mode and axis.
 
     Attributes:
-        mode: ``skip`` takes inactive units out of forward and backward; ``freeze`` leaves the forward pass
-            as it is and computes no weight gradient for inactive layers.
+        mode: ``skip`` takes inactive units out of forward and backward. The others leave the forward pass as it
+            is: ``freeze`` computes no weight gradient for inactive layers; ``backward_drop`` no gradient at all
+            through their branches, only along the residual path; ``prefix`` no gradient for the lowest layers and
+            what is below them, a part that only grows (fine-tuning).
         axis: ``depth`` switches whole residual layers, ``width`` MLP blocks and KV groups of every layer.
         schedule: pairs (start as a share of the steps, active share), the first at 0, starts rising.
         interval: steps between re-evaluations where the regime re-chooses.
         score: ``gate_probe`` (gradient of unit gates), ``taylor`` (moving average of (sum w g)^2),
             ``magnitude`` (mean w^2), ``random``, or ``order`` (fixed: from the bottom up, or filling the
-            largest gap where ``entry`` is ``interleaved``).
+            largest gap where ``entry`` is ``interleaved``). In mode ``prefix``, ``order`` is the schedule alone;
+            with a score a layer is frozen only while it is among the lowest of those not frozen yet.
         entry: how a never-trained unit comes in. ``zero``: its output projection is zero, so that entry
             changes nothing; ``random``: as initialised; depth only: ``copy`` of trained layers stacked on
             top, ``interleaved`` copies of the trained layer below.
         probe_batches: micro-batches of one probe.
         regime: ``growing`` never drops a unit and ends with the full model; ``rotating`` re-chooses at every
             interval, the final model is full with outputs scaled; ``persistent`` re-chooses likewise, the
-            final model is the active part.
+            final model is the active part; ``narrowing`` (mode ``prefix``, and no other) never takes a layer back
+            that it froze.
         floor: fewest active units of a site.
         swap_share: largest share of a site's active units exchanged at one re-evaluation.
         swap_until: share of the steps at which the swap share has fallen (linearly) to 0; ``None``: constant.
@@ -99,15 +119,13 @@ class SATConfig:
         _one_of("mode", self.mode, get_args(Mode))
         _one_of("axis", self.axis, get_args(Axis))
         if (self.mode, self.axis) not in DEFAULT_SCHEDULES:
-            raise ValueError("SATConfig: mode 'freeze' switches whole layers: axis must be 'depth', not 'width'")
-        freeze = self.mode == "freeze"
-        scores: dict[tuple[str, str], Score] = {("skip", "depth"): "order", ("freeze", "depth"): "taylor"}
-        self._default("score", scores.get((self.mode, self.axis), "gate_probe"))
-        self._default("regime", "rotating" if freeze else "growing")
+            raise ValueError(f"SATConfig: mode {self.mode!r} switches whole layers: axis must be 'depth', not 'width'")
+        self._default("score", _DEFAULT_SCORES[self.mode, self.axis])
+        self._default("regime", _DEFAULT_REGIMES[self.mode])
         if self.swap_share is None:
-            # freezing loses nothing that was trained, so all may change at once and to the end
-            self._default("swap_share", 1.0 if freeze else 0.3)
-            self._default("swap_until", None if freeze else 0.75)
+            # a whole forward pass loses nothing that was trained, so all may change at once and to the end
+            self._default("swap_share", 1.0 if self.whole_forward else 0.3)
+            self._default("swap_until", None if self.whole_forward else 0.75)
         self._default("schedule", DEFAULT_SCHEDULES[self.mode, self.axis])
         _one_of("score", self.score, get_args(Score))
         _one_of("entry", self.entry, get_args(Entry))
@@ -133,19 +151,30 @@ class SATConfig:
         shares = [share for _, share in self.stages]
         if self.axis == "width" and self.entry in {"copy", "interleaved"}:
             raise ValueError(f"SATConfig: entry {self.entry!r} copies layers; with axis 'width' use 'zero' or 'random'")
-        if self.mode == "freeze" and self.entry != "zero":
+        if self.whole_forward and self.entry != "zero":
             raise ValueError(
-                f"SATConfig: entry {self.entry!r}: mode 'freeze' leaves the forward pass as it is, so no unit enters "
-                "it; leave entry out"
+                f"SATConfig: entry {self.entry!r}: mode {self.mode!r} leaves the forward pass as it is, so no unit "
+                "enters it; leave entry out"
             )
         if self.axis == "width" and self.score == "order":
             raise ValueError("SATConfig: score 'order' places layers; with axis 'width' use another score")
+        if (self.mode == "prefix") != (self.regime == "narrowing"):
+            raise ValueError(
+                f"SATConfig: regime {self.regime!r} with mode {self.mode!r}: a frozen prefix only grows, regime "
+                "'narrowing', and no other mode does; leave regime out"
+            )
+        if self.regime == "narrowing":
+            if shares != sorted(shares, reverse=True):
+                raise ValueError(f"SATConfig: mode 'prefix' never thaws a layer, but the active shares rise: {shares}")
+            return
         if self.regime != "growing":
             if self.score == "order":
                 raise ValueError(f"SATConfig: regime {self.regime!r} re-chooses units and needs a score, not 'order'")
             return
-        if self.mode == "freeze":
-            raise ValueError("SATConfig: mode 'freeze' re-chooses layers: regime must be 'rotating' or 'persistent'")
+        if self.whole_forward:
+            raise ValueError(
+                f"SATConfig: mode {self.mode!r} re-chooses layers: regime must be 'rotating' or 'persistent'"
+            )
         if shares != sorted(shares):
             raise ValueError(f"SATConfig: regime 'growing' never drops a unit, but the shares fall: {shares}")
         if shares[-1] != 1.0:
@@ -163,7 +192,17 @@ class SATConfig:
     @property
     def needs_probe(self) -> bool:
         """Whether scores come from probes (and a probe loss must be given)."""
-        return self.score == "gate_probe" or (self.score == "taylor" and self.mode == "freeze")
+        return self.score == "gate_probe" or (self.score == "taylor" and self.whole_forward)
+
+    @property
+    def whole_forward(self) -> bool:
+        """Whether inactive units still compute: all modes but ``skip``."""
+        return self.mode != "skip"
+
+    @property
+    def rechooses(self) -> bool:
+        """Whether the active set may change between the stages of the schedule."""
+        return self.regime != "growing" and self.score != "order"
 
     def swap_share_at(self, step: int, total_steps: int) -> float:
         """Largest share of the active units that may be exchanged before ``step`` (0-based)."""
@@ -215,7 +254,7 @@ def decisions(config: SATConfig, total_steps: int) -> list[Decision]:
         if first == end:
             continue
         steps = {first}
-        if config.regime != "growing" and share < 1.0:
+        if config.rechooses and share < 1.0:
             multiples = range(-(-first // config.interval) * config.interval, end, config.interval)
             steps |= {step for step in multiples if config.swap_share_at(step, total_steps) > 0}
         found += [Decision(step, share, config.needs_probe and share < 1.0) for step in sorted(steps)]

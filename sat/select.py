@@ -55,6 +55,20 @@ def choose(
     return tuple(sorted({*kept, *entering}))
 
 
+def rise(scores: Sequence[float], frozen: int, limit: int) -> int:
+    """New length of the frozen prefix: from ``frozen`` towards ``limit`` layers, never back.
+
+    The next layer joins while it is among the lowest-scoring ``limit - frozen`` of those that still train: all below
+    it are frozen, and it matters less than those left (after AutoFreeze, arXiv 2102.01386, which takes the layers
+    whose gradients change least).
+    """
+    waiting = range(frozen, len(scores))
+    ready = set(sorted(waiting, key=lambda layer: (scores[layer], layer))[: max(0, limit - frozen)])
+    while frozen in ready:
+        frozen += 1
+    return frozen
+
+
 def _explore(entering: list[int], outside: list[int], share: float, rng: random.Random) -> list[int]:
     """The lowest-ranked part of the entering units gives way to a random draw from the others outside."""
     drawn = round_half_up(share * len(entering))

@@ -116,11 +116,11 @@ def test_round_trip_through_plain_values():
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"mode": "prefix"}, "mode must be one of skip, freeze, not 'prefix'"),
+        ({"mode": "half"}, "mode must be one of skip, freeze, backward_drop, prefix, not 'half'"),
         ({"axis": "heads"}, "axis must be one of depth, width, not 'heads'"),
         ({"score": "fisher"}, "score must be one of order, gate_probe, taylor, magnitude, random, not 'fisher'"),
         ({"entry": "net2net"}, "entry must be one of zero, copy, interleaved, random, not 'net2net'"),
-        ({"regime": "shrinking"}, "regime must be one of growing, rotating, persistent, not 'shrinking'"),
+        ({"regime": "shrinking"}, "regime must be one of growing, rotating, persistent, narrowing, not 'shrinking'"),
         ({"bank": "disk"}, "bank must be one of device, host, not 'disk'"),
         ({"mode": "freeze", "axis": "width"}, "mode 'freeze' switches whole layers"),
         ({"mode": "freeze", "regime": "growing"}, "mode 'freeze' re-chooses layers"),
