@@ -180,6 +180,11 @@ class Meter(ABC):
     """Whether the constructor takes ``arm``: a made-up instrument may plant other watts for each arm."""
 
     @classmethod
+    def cards(cls, options: dict[str, Any]) -> tuple[str, ...]:
+        """Devices that it meters whatever a run is on, by UUID; empty where they are those of the run."""
+        return ()
+
+    @classmethod
     def options_of(cls, argument: str) -> dict[str, Any]:
         """The constructor's options for ``NAME:ARGUMENT``.
 

@@ -10,13 +10,23 @@ from collections.abc import Iterable, Sequence
 
 from harness.record.record import Record
 from harness.suite.spec import Block
+from harness.types import Basis
 
-Place = tuple[str, str]  # fingerprint of the machine, its device
+Place = tuple[str, str, tuple[str, ...]]  # fingerprint of the machine, its device, the made-up cards
 
 
 def of_record(record: Record) -> Place | None:
     """Where a good run was made; ``None`` where that does not matter, as for counted FLOPs."""
-    return None if not record.ok or record.device_id == "none" else (record.fingerprint_id, record.device_id)
+    if not record.ok or record.device_id == "none":
+        return None
+    return record.fingerprint_id, record.device_id, _made_up(record)
+
+
+def _made_up(record: Record) -> tuple[str, ...]:
+    """The simulated cards that a run was metered by: the training itself was on the machine's own device."""
+    if record.meter is None or record.meter.basis is not Basis.SIMULATED:
+        return ()
+    return tuple(sorted({channel.device for channel in record.meter.channels}))
 
 
 def others(records: Iterable[Record], here: Place) -> list[Record]:
@@ -30,10 +40,11 @@ def open_here(blocks: Sequence[Block], records: Iterable[Record], here: Place) -
     return tuple(block for block in blocks if block.block_id not in elsewhere)
 
 
-def told(record: Record, device: str) -> str:
+def told(record: Record, here: Place) -> str:
     """How the place of ``record`` differs from this one, for people."""
+    _, device, cards = here
     if record.device_id != device:
-        return f"on {record.fingerprint.get('gpu', 'the card' if record.device_id != 'cpu' else 'a processor')} " + (
-            f"({record.device_id}), here is {device}"
-        )
+        return f"on {record.fingerprint.get('gpu', 'another card')} ({record.device_id}), here is {device}"
+    if _made_up(record) != cards:
+        return f"under {', '.join(_made_up(record)) or 'no simulated card'}, here is {', '.join(cards) or 'none'}"
     return "on another machine, or with other versions of its packages"

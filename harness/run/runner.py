@@ -148,14 +148,15 @@ class Runner:
         if elsewhere and not self.new_blocks and not self.mix_revisions:
             raise UserError(
                 f"{self.ledger.root}: holds {len(elsewhere)} runs made elsewhere, the last "
-                f"{place.told(elsewhere[-1], self.device_id)}; pairs need one machine and one card. With --new-blocks "
+                f"{place.told(elsewhere[-1], self._here)}; pairs need one machine and one card. With --new-blocks "
                 "the set goes on with blocks that were not begun there, each of them whole on this card. Or start anew "
                 "with --fresh or another --results folder"
             )
 
     @property
     def _here(self) -> place.Place:
-        return fingerprint.machine_id(self.machine), self.device_id
+        cards = METERS.get(self.meter.name).cards(self.meter.options)
+        return fingerprint.machine_id(self.machine), self.device_id, tuple(sorted(cards))
 
     def _leave_blocks_of_other_places(self, records: list[Record]) -> None:
         if not self.new_blocks or self.mix_revisions:

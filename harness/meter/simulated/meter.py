@@ -40,6 +40,13 @@ class SimulatedMeter(NvmlMeter):
         return {"scenario": str(path.absolute())}
 
     @classmethod
+    def cards(cls, options: dict[str, Any]) -> tuple[str, ...]:
+        """Those of the scenario: another scenario is another card."""
+        scenario = load_scenario(Path(options["scenario"]))
+        nvml = SimulatedNvml(scenario)
+        return tuple(nvml.uuid_of(index) for index in range(len(scenario.cards)))
+
+    @classmethod
     def available(cls, nvml: Any = None) -> str | None:
         """Always: it needs nothing but a file."""
         return None
