@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from sat.config import SATConfig
 from sat.controller import ATTACHED, NO_LOSS, Controller
 from sat.families import Described, find_structure
+from sat.optimizers import described
 from sat.score import Loss
 
 
@@ -23,6 +26,7 @@ def sparsify_(
     loss: Loss | None = None,
     structure: Described | None = None,
     start: bool = True,
+    process_group: ProcessGroup | None = None,
 ) -> Controller:
     """Attach SAT to a model in place.
 
@@ -37,21 +41,28 @@ def sparsify_(
         structure: what can be switched, for a model that no family knows: its sites by name,
             ``[sat.Layers("blocks", sat.MLP(inputs=["up"], output="down"))]``, or a whole :class:`sat.Structure`.
         start: make the decision of step 0 now. A loop that calls ``begin_step`` itself (to meter it) passes False.
+        process_group: the processes that train this model together, if not all of them (docs/distributed.md).
 
     Returns:
         The controller; call its :meth:`Controller.step` after each ``optimizer.step()``.
 
     Raises:
         UnknownStructureError: no family knows the model, or what ``structure`` names is not there.
-        ValueError: the model is sparsified already, the optimizer does not hold its parameters, a needed
+        ValueError: the model is sparsified already, the optimizer is not known or does not hold its parameters, a needed
             ``loss`` is missing, or the structure can't follow the configuration.
     """
+    if isinstance(model, DistributedDataParallel):
+        raise ValueError(
+            "sparsify_ takes the model itself, not its DistributedDataParallel: sat.sparsify_(ddp.module, ...); go "
+            "on training with ddp"
+        )
     if getattr(model, ATTACHED, None) is not None:
         raise ValueError(f"{type(model).__name__} is sparsified already; call sat.densify_(model) first")
     if config.needs_probe and loss is None and next(model.parameters()).device.type != "meta":
         raise ValueError(NO_LOSS.format(config.score))
     optimizer = _unwrapped(optimizer)
     if optimizer is not None:
+        described(optimizer)
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         lost = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
         if lost:
@@ -60,9 +71,12 @@ def sparsify_(
                 "on the full model, before sparsify_"
             )
     found = find_structure(model, structure)
-    controller = Controller(model, optimizer, config, total_steps=total_steps, loss=loss, structure=found)
+    controller = Controller(
+        model, optimizer, config, total_steps=total_steps, loss=loss, structure=found, process_group=process_group
+    )
     if start:
         controller.begin_step(0)
+    controller.replicas.install()
     setattr(model, ATTACHED, controller)  # last: a start that fails leaves the model as it was
     if hasattr(model, "save_pretrained"):
         model.__dict__["save_pretrained"] = controller.save_pretrained

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from sat.config import SATConfig
+from sat.distributed import whole
 from sat.parts import Part
 from sat.score import UnitScores, magnitudes
 from sat.select import choose, generator, place
@@ -56,6 +57,7 @@ class Choice:
         """A Taylor observation of the active units, from the gradients of this step."""
         for part in self._parts:
             products = part.products()
+            products = whole(products) if products is not None else None
             if products is None or products.device.type == "meta":
                 continue
             history = self.histories[part.name]
@@ -74,7 +76,7 @@ class Choice:
                 draw = generator(self._config.seed, step, f"{part.name}/score")
                 history.score = [draw.random() for _ in range(part.units)]
             elif part.name in found:
-                history.score = found[part.name].tolist()
+                history.score = whole(found[part.name]).tolist()
             elif part.name in probed and not meta:
                 history.score = (probed[part.name].score / part.unit_flops).tolist()  # per FLOP
 

@@ -8,11 +8,14 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
 from sat.checks import check_parts, check_structure
 from sat.choice import Choice
 from sat.config import SATConfig, decisions
+from sat.distributed import Ranks, Replicas, ShardedSite, checksums, prepare, settle
+from sat.distributed.shards import Owners
 from sat.entry import install
 from sat.parts import CompactSite, FrozenLayers, Part, SkippedLayers
 from sat.ramp import Ramp
@@ -45,6 +48,7 @@ class Controller:
         total_steps: int,
         loss: Loss | None,
         structure: Structure,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         check_structure(structure, config)
         self.model = model
@@ -62,7 +66,10 @@ class Controller:
         self.is_plain = False  # inside :meth:`plain`
         self._at_finish: list[Callable[[], None]] = []
         self._trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-        self.parts = _parts(structure, optimizer, config)
+        self.ranks = Ranks(process_group)
+        self.replicas = Replicas(self)
+        self._owners = prepare(model)
+        self.parts = _parts(structure, optimizer, config, self._owners)
         check_parts(model, self.parts, config)
         self._choice = Choice(model, self.parts, config, total_steps)
         self.ramp = Ramp(config.ramp_steps)
@@ -105,6 +112,7 @@ class Controller:
         self.position = step + 1
         self._tally.end_step(self.active_units)
         self.ramp.advance(self.parts)
+        self.replicas.install()
 
     def step(self) -> Switch | None:
         """For a plain loop, after ``optimizer.step()``: closes this step and switches for the next if due."""
@@ -122,6 +130,7 @@ class Controller:
             return {}
         if self._loss is None:
             raise ValueError(NO_LOSS.format(config.score))
+        settle(self.model)
         first, given = self._tally.probes * config.probe_batches, self._loss  # every probe sees data of its own
 
         def loss(index: int) -> Tensor:
@@ -130,10 +139,13 @@ class Controller:
         if config.score == "taylor":
             frozen = [part for part in self.parts if isinstance(part, FrozenLayers)]
             known = self._trainable
-            return taylor_probe(self.model, frozen, lambda p: known.get(p, False), loss, config.probe_batches)
+            with self.replicas.quiet():
+                return taylor_probe(
+                    self.model, frozen, lambda p: known.get(p, False), loss, config.probe_batches, self.ranks.mean
+                )
         gates = {part.name: self._gates(part) for part in self.parts}
-        with self.ramp.suspended(self.parts):
-            return gate_probe(self.model, self.parts, gates, loss, config.probe_batches)
+        with self.ramp.suspended(self.parts), self.replicas.quiet():
+            return gate_probe(self.model, self.parts, gates, loss, config.probe_batches, self.ranks.mean)
 
     def set_share(self, share: float) -> Switch:
         """Put the model into the shape of ``share`` without a probe: for counting and steady-state timing.
@@ -174,6 +186,7 @@ class Controller:
         self.ramp.stop()
         for part in self.parts:
             part.switch(tuple(range(part.units)))
+        self.replicas.remove()
         if self._hook is not None:
             self._hook.remove()
         for attribute in (ATTACHED, "save_pretrained"):
@@ -192,6 +205,7 @@ class Controller:
         if self.is_plain:  # a save inside a save
             yield
             return
+        settle(self.model)
         with ExitStack() as stack:
             for part in self.parts:
                 stack.enter_context(part.full())
@@ -273,6 +287,20 @@ class Controller:
         self._choice.load(progress["parts"])
         self.ramp.load(progress["ramp"], self.parts, next(self.model.parameters()).device)
 
+    def check_ranks(self, *decision: object) -> None:
+        """Compare with the other processes of the training what they must have in common.
+
+        Raises:
+            ValueError: settings, active units, their history, or (unless sharded) weights differ; the text says where.
+        """
+        if self.ranks.size > 1:
+            agreed: dict[str, object] = {"settings": (self.config, self.total_steps, self.position, decision)}
+            agreed |= {f"active units of {part.name}": part.active for part in self.parts}
+            agreed |= {f"history of {name}": past.state() for name, past in self._choice.histories.items()}
+            if self._started and decision:
+                agreed |= checksums(self.model)
+            self.ranks.agree(agreed)
+
     def _gates(self, part: Part) -> list[float]:
         if isinstance(part, FrozenLayers):
             return [1.0] * part.units  # all of them run
@@ -281,7 +309,10 @@ class Controller:
 
     def _switch(self, share: float, probed: Mapping[str, UnitScores], step: int, *, free: bool = False) -> Switch:
         """Choose the active set of ``share`` by the present scores and install it."""
+        settle(self.model)
+        self.check_ranks(share, step, free)
         self._choice.update(probed, step)
+        self.ranks.average(self._choice.histories)
         entries = exits = returns = 0
         device = next(self.model.parameters()).device
         for part in self.parts:
@@ -308,7 +339,9 @@ class Controller:
         )
 
 
-def _parts(structure: Structure, optimizer: Optimizer | None, config: SATConfig) -> list[Part]:
+def _parts(structure: Structure, optimizer: Optimizer | None, config: SATConfig, owners: Owners) -> list[Part]:
+    if config.axis == "width" and owners:
+        return [ShardedSite(site, optimizer, owners, host_bank=config.bank == "host") for site in structure.parts]
     if config.axis == "width":
         return [CompactSite(site, optimizer, config.bank == "host") for site in structure.parts]
     kind = FrozenLayers if config.mode == "freeze" else SkippedLayers

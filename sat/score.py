@@ -15,9 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from sat.distributed.shards import is_sharded, sharded_gradients, whole
 from sat.parts import FrozenLayers, Part
 
 Loss = Callable[[int], Tensor]
+Rows = Sequence[Sequence[Tensor]]  # by micro-batch and part
+Mean = Callable[[Rows], Rows]  # over the processes of the training
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +36,12 @@ class UnitScores:
 
 
 def gate_probe(
-    model: nn.Module, parts: Sequence[Part], gates: Mapping[str, Sequence[float]], loss: Loss, batches: int
+    model: nn.Module,
+    parts: Sequence[Part],
+    gates: Mapping[str, Sequence[float]],
+    loss: Loss,
+    batches: int,
+    mean: Mean = lambda rows: rows,
 ) -> dict[str, UnitScores]:
     """Gradient of the loss with respect to every unit's gate, at the present operating point.
 
@@ -49,6 +57,7 @@ def gate_probe(
         gates: value of each unit's gate, by part name.
         loss: mean loss of probe micro-batch i, computed with ``model``.
         batches: number of micro-batches.
+        mean: over the processes of a distributed training, of what each found.
 
     Raises:
         ValueError: the loss does not depend on the model.
@@ -67,7 +76,7 @@ def gate_probe(
         finally:
             for hook in hooks:
                 hook.remove()
-    return _collect(list(leaves), rows)
+    return _collect(list(leaves), mean(rows))
 
 
 def taylor_probe(
@@ -76,6 +85,7 @@ def taylor_probe(
     trainable: Callable[[nn.Parameter], bool],
     loss: Loss,
     batches: int,
+    mean: Mean = lambda rows: rows,
 ) -> dict[str, UnitScores]:
     """Sum of weight x gradient of every layer, from a full backward pass: active and frozen on one footing.
 
@@ -85,6 +95,7 @@ def taylor_probe(
         trainable: whether a parameter takes part in training at all; exactly these get a gradient.
         loss: mean loss of probe micro-batch i.
         batches: number of micro-batches.
+        mean: over the processes of a distributed training, of what each found.
 
     Raises:
         ValueError: the loss does not depend on the model.
@@ -92,11 +103,13 @@ def taylor_probe(
     stacks = [part.layer_parameters() for part in parts]
     with _apart(model, parts, trainable=trainable):
         wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        sharded = is_sharded(model)
         rows = []
         for index in range(batches):
-            gradients = dict(zip(wanted, _gradients(loss(index), list(wanted)), strict=True))
+            found = (sharded_gradients if sharded else _gradients)(loss(index), wanted)
+            gradients = dict(zip(wanted, found, strict=True))
             rows.append([torch.stack([_products(layer, gradients) for layer in layers]) for layers in stacks])
-    return _collect([part.name for part in parts], rows)
+    return _collect([part.name for part in parts], mean(rows))
 
 
 def is_compiled(model: nn.Module) -> bool:
@@ -116,7 +129,7 @@ def _products(layer: Sequence[nn.Parameter], gradients: Mapping[nn.Parameter, Te
     pairs = [(weight, gradients[weight]) for weight in layer if weight in gradients]
     if not pairs:
         return torch.zeros((), device=layer[0].device)
-    return torch.stack([(weight.detach().float() * gradient.float()).sum() for weight, gradient in pairs]).sum()
+    return torch.stack([whole((weight.detach().float() * gradient.float()).sum()) for weight, gradient in pairs]).sum()
 
 
 def _gradients(value: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
