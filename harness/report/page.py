@@ -139,6 +139,7 @@ def _environment() -> Environment:
 
     from harness.judge.controls import only_before_holm
     from harness.report import formats
+    from harness.report.figures.ratios import text as ratio_interval
     from harness.report.sections.controls import ratio
     from harness.report.sections.footprint import amount
     from harness.report.svg import swatch
@@ -156,7 +157,7 @@ def _environment() -> Environment:
         shown=formats.shown, percent=formats.percent, quantity=formats.quantity, parameters=formats.parameters,
         significant=formats.significant, decimals=formats.number, plural=formats.plural, bound=formats.bound,
         inner=formats.inner, capital=formats.capital, p_value=formats.p_value, swatch=swatch, ratio=ratio,
-        amount=amount, verbatim=escape, exp_ratio=_exp_ratio,
+        amount=amount, verbatim=escape, exp_ratio=_exp_ratio, ratio_interval=ratio_interval,
         difference=_difference, soften=_soften, metric_label=_metric_label,
     )  # fmt: skip
     return environment

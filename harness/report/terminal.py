@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from io import StringIO
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.console import Console
 from harness.judge.types import Judgement, Verdict, VerdictStatus
 from harness.report.formats import sentences
 from harness.types import Basis
@@ -32,13 +32,13 @@ def verdict_table(judgement: Judgement, *, width: int | None = None, colour: boo
     for verdict in tested:
         table.add_row(verdict.claim.id, Text(verdict.status.value, style=STYLES[verdict.status]), _reason(verdict))
     columns = width or shutil.get_terminal_size((100, 24)).columns
-    console = Console(file=StringIO(), width=columns, force_terminal=colour, highlight=False)
+    console = Console(file=StringIO(), width=columns, force_terminal=colour)
     console.print(table)
     others = [verdict.claim.id for verdict in judgement.verdicts if verdict.status is VerdictStatus.NOT_TESTED]
     if others:
-        console.print(f"not tested: {', '.join(others)} (the page says what each would take)", markup=False)
+        console.print(f"not tested: {', '.join(others)} (the page says what each would take)")
     if judgement.headline:
-        console.print(judgement.headline, markup=False)
+        console.print(judgement.headline)
     if judgement.basis is Basis.SIMULATED:
         console.print("SIMULATED: a made-up instrument. No energy here was measured, and none decides anything.")
     stream = console.file

@@ -243,7 +243,7 @@ class Loop:
 
 
 def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
-    """Products in bf16 where the recipe says so. Under pure-bf16 it keeps what needs fp32, as the loss does, in fp32."""
+    """Products in bf16 unless the recipe says fp32. Under pure-bf16 it keeps the loss, say, in fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision != "fp32")
 
 

@@ -172,7 +172,7 @@ def test_a_page_without_an_instrument_says_so_everywhere(basis: Basis) -> None:
     assert basis.value.upper() in next(iter(tree.all("title"))).text
     charts = [e for e in tree.all("svg") if e.has_class("chart")]
     energies = [c for c in charts if "energy" in " ".join(t.text for t in c.all("text") if t.has_class("label"))]
-    assert len(energies) == 10  # scaling twice (wide and narrow), four sizes each of trade-off and curves
+    assert len(energies) == 11  # scaling twice (wide and narrow), ratios, four sizes each of trade-off and curves
     for chart in energies:
         labels = [t.text for t in chart.all("text") if t.has_class("label") and "energy" in t.text]
         assert all(f"({basis.value})" in label for label in labels), labels

@@ -13,6 +13,7 @@ from harness.report.figures.picture import Key, Picture, watermark
 from harness.report.palette import Style
 from harness.report.svg import Axis, Chart, marker, swatch
 from harness.report.view import View
+from harness.suite.spec import levels_text
 
 _PROTOCOLS = ("train", "steady")
 
@@ -81,7 +82,9 @@ def _chart(
         for index, arm in enumerate(view.methods):
             mine = [c for c in energies if c.arm == arm and c.protocol == protocol]
             offset = (index - (len(view.methods) - 1) / 2) * 6
-            _metered(chart, mine, view.styles[arm], offset, dash="" if protocol == "train" else "9 3")
+            for levels in dict.fromkeys(levels_text(c.levels) for c in mine):
+                alike = [c for c in mine if levels_text(c.levels) == levels]
+                _metered(chart, alike, view.styles[arm], offset, dash="" if protocol == "train" else "9 3")
             if mine and mine[-1].saving and not any(c.arm == arm for c in counted):
                 x, y = chart.px(mine[-1].parameters) + offset, chart.py(mine[-1].saving.value)
                 labels.append((x, y, arm, view.styles[arm].colour))
@@ -98,7 +101,7 @@ def _metered(chart: Chart, mine: Sequence[Comparison], style: Style, dx: float, 
             continue
         if c.saving.low is not None and c.saving.high is not None:
             chart.whisker(c.parameters, c.saving.low, c.saving.high, style, dx=dx)
-        tip = f"{c.arm}, {c.size}, {c.protocol}: {formats.estimate_text(c.saving)}"
+        tip = f"{c.arm}, {c.place}, {c.protocol}: {formats.estimate_text(c.saving)}"
         chart.mark(c.parameters, c.saving.value, style, tip, dx=dx)
 
 
@@ -260,6 +263,6 @@ def _takeaway(view: View, energies: Sequence[Comparison]) -> str:
 
 
 def _describe(view: View, energies: Sequence[Comparison], counted: Sequence[Comparison]) -> list[str]:
-    told = [f"{c.arm}, {c.size}, {c.protocol}: {formats.estimate_text(c.saving)}" for c in energies]
+    told = [f"{c.arm}, {c.place}, {c.protocol}: {formats.estimate_text(c.saving)}" for c in energies]
     told += [f"{c.arm}, {c.size}: FLOPs saved {formats.estimate_text(c.flops_saving)}" for c in counted]
     return told

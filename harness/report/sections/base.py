@@ -43,6 +43,7 @@ SECTIONS: Registry[type[Section]] = Registry(
     {
         "verdicts": "harness.report.sections.verdicts:Verdicts",
         "scaling": "harness.report.sections.scaling:Scaling",
+        "ratios": "harness.report.sections.ratios:Ratios",
         "tradeoff": "harness.report.sections.tradeoff:Tradeoff",
         "controls": "harness.report.sections.controls:Controls",
         "activity": "harness.report.sections.activity:ActiveShare",

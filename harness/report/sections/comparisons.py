@@ -61,7 +61,7 @@ class Comparisons(Section):
         lines = []
         for c in (c for name in _PROTOCOLS for c in view.comparisons(name)):
             estimates = (c.saving, c.net_saving, c.time_saving, c.power_saving)
-            line = [c.arm, c.size, c.protocol, str(len(c.pairs)), *(absent(c, e, energy=True) for e in estimates)]
+            line = [c.arm, c.place, c.protocol, str(len(c.pairs)), *(absent(c, e, energy=True) for e in estimates)]
             line.append(absent(c, c.flops_saving))
             if metric:
                 line.append(absent(c, c.quality.get(metric.name)))
