@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sat.attach import state_dict as state_dict
     from sat.controller import Controller as Controller
     from sat.families import UnknownStructureError as UnknownStructureError
+    from sat.integrations import SATCallback as SATCallback
     from sat.listing import SiteInfo as SiteInfo
     from sat.listing import Sites as Sites
     from sat.listing import sites as sites
@@ -47,6 +48,7 @@ _LAZY = {
     "Layers": "sat.naming",
     "MLP": "sat.naming",
     "Report": "sat.report",
+    "SATCallback": "sat.integrations",
     "Site": "sat.structure",
     "SiteInfo": "sat.listing",
     "Sites": "sat.listing",
@@ -62,9 +64,10 @@ _LAZY = {
 }
 
 __all__ = [
-    "MLP", "Attention", "Controller", "Count", "Cut", "Decision", "Gate", "Layers", "PhasePlan", "Report", "SATConfig",
-    "Site", "SiteInfo", "Sites", "Stack", "Structure", "Switch", "UnknownStructureError", "attention_units",
-    "decisions", "densify_", "mlp_units", "phases", "plain", "sites", "sparsify_", "state_dict", "units_kept",
+    "MLP", "Attention", "Controller", "Count", "Cut", "Decision", "Gate", "Layers", "PhasePlan", "Report",
+    "SATCallback", "SATConfig", "Site", "SiteInfo", "Sites", "Stack", "Structure", "Switch", "UnknownStructureError",
+    "attention_units", "decisions", "densify_", "mlp_units", "phases", "plain", "sites", "sparsify_", "state_dict",
+    "units_kept",
 ]  # fmt: skip
 
 
