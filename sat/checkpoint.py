@@ -10,12 +10,12 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from sat.report import Tally
+from sat.tally import Tally
 
 if TYPE_CHECKING:
     from sat.controller import Controller
 
-VERSION = 1
+VERSION = 2
 
 
 def save(controller: Controller) -> dict[str, Any]:
@@ -33,6 +33,7 @@ def save_progress(controller: Controller) -> dict[str, Any]:
         "config": controller.config.to_dict(),
         "total_steps": controller.total_steps,
         **controller.progress(),
+        "seconds": controller.seconds(),
     }
 
 

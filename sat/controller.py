@@ -17,11 +17,13 @@ from sat.config import SATConfig, decisions
 from sat.distributed import Ranks, Replicas, ShardedSite, checksums, prepare, settle
 from sat.distributed.shards import Owners
 from sat.entry import install
+from sat.ledger import Ledger
 from sat.parts import CompactSite, FrozenLayers, Part, SkippedLayers
 from sat.ramp import Ramp
-from sat.report import Report, Switch, Tally
+from sat.report import Report, Switch
 from sat.score import Loss, UnitScores, gate_probe, taylor_probe
 from sat.structure import Structure
+from sat.tally import Tally
 
 ATTACHED = "_sat_controller"
 """Attribute of a sparsified model that holds its controller."""
@@ -73,7 +75,7 @@ class Controller:
         check_parts(model, self.parts, config)
         self._choice = Choice(model, self.parts, config, total_steps)
         self.ramp = Ramp(config.ramp_steps)
-        self._tally = Tally(sum(parameter.numel() for parameter in model.parameters()))
+        self._ledger = Ledger(model, optimizer, self.parts)
         self._hook = (
             optimizer.register_step_pre_hook(lambda *_: self.before_optimizer(self.position))
             if optimizer is not None and config.score == "taylor" and config.mode == "skip"
@@ -93,10 +95,13 @@ class Controller:
         if not self.due(step):
             return None
         decision = self._decisions[step]
-        probed = self.probe() if decision.probe else {}
-        self._tally.probes += decision.probe
+        probed = {}
+        if decision.probe:
+            with self._ledger.probing():
+                probed = self.probe()
         self._decided = step
-        return self._switch(decision.share, probed, step)
+        with self._ledger.switching():
+            return self._switch(decision.share, probed, step)
 
     def before_optimizer(self, step: int) -> None:
         """Between backward and the optimizer's step: Taylor observations, where the score needs them."""
@@ -110,7 +115,7 @@ class Controller:
     def end_step(self, step: int) -> None:
         """After the optimizer's step: the active units count as trained, returning units ramp up."""
         self.position = step + 1
-        self._tally.end_step(self.active_units)
+        self._ledger.end_step()
         self.ramp.advance(self.parts)
         self.replicas.install()
 
@@ -131,7 +136,7 @@ class Controller:
         if self._loss is None:
             raise ValueError(NO_LOSS.format(config.score))
         settle(self.model)
-        first, given = self._tally.probes * config.probe_batches, self._loss  # every probe sees data of its own
+        first, given = self._ledger.tally.probes * config.probe_batches, self._loss  # every probe sees data of its own
 
         def loss(index: int) -> Tensor:
             return given(first + index)
@@ -160,13 +165,12 @@ class Controller:
     @property
     def active_units(self) -> float:
         """Active units as a share of all."""
-        return sum(len(part.active) for part in self.parts) / sum(part.units for part in self.parts)
+        return self._ledger.active_units
 
     def report(self) -> Report:
-        """What has happened so far, counted."""
-        return self._tally.report(
+        """What has happened so far, counted; on CUDA this waits for the latest probe and switch."""
+        return self._ledger.report(
             share=self._share,
-            active_units=self.active_units,
             active={part.name: part.active for part in self.parts},
             never_trained=self._choice.never_trained(),
             thresholds=self._choice.thresholds(),
@@ -186,6 +190,7 @@ class Controller:
         self.ramp.stop()
         for part in self.parts:
             part.switch(tuple(range(part.units)))
+        self._ledger.close()
         self.replicas.remove()
         if self._hook is not None:
             self._hook.remove()
@@ -260,6 +265,10 @@ class Controller:
 
         load(self, state)
 
+    def seconds(self) -> dict[str, float | None]:
+        """Time that probes and switches took; :meth:`progress` holds what is counted."""
+        return self._ledger.seconds()
+
     def progress(self) -> dict[str, Any]:
         """The controller's own part of :meth:`state_dict`: plain values."""
         return {
@@ -269,7 +278,7 @@ class Controller:
             "share": self._share,
             "started": self._started,
             "ramp": self.ramp.state(),
-            "tally": self._tally.state(),
+            "tally": self._ledger.tally.state(),
             "parts": {
                 part.name: {"active": list(part.active), **self._choice.histories[part.name].state()}
                 for part in self.parts
@@ -283,7 +292,7 @@ class Controller:
         self._observed = progress["observed"]
         self._share = progress["share"]
         self._started = progress["started"]
-        self._tally = tally
+        self._ledger.load(tally, progress["seconds"])
         self._choice.load(progress["parts"])
         self.ramp.load(progress["ramp"], self.parts, next(self.model.parameters()).device)
 
@@ -331,11 +340,18 @@ class Controller:
             exits += len(set(before) - set(active))
         self._started = True
         self._share = share
-        self._tally.count(
-            self.model, trained_only=self.config.mode == "freeze", entries=entries, exits=exits, returns=returns
+        self._ledger.decide(
+            step,
+            share,
+            trained_only=self.config.mode == "freeze",
+            entries=entries,
+            exits=exits,
+            returns=returns,
+            probed=bool(probed),
+            count=not free,
         )
         return Switch(
-            step, share, self.active_units, self._tally.active_parameters, entries, exits, returns, bool(probed)
+            step, share, self.active_units, self._ledger.tally.active_parameters, entries, exits, returns, bool(probed)
         )
 
 

@@ -158,7 +158,7 @@ class _Products(TorchDispatchMode):
     supports_higher_order_operators = True
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.forward = 0
         self._by_node: dict[int, int] = {}  # sequence number of the node -> FLOPs of its gradients
         self._hidden = False  # a product that needs a gradient was computed with autograd off
@@ -198,7 +198,7 @@ class _Products(TorchDispatchMode):
 def _gradients(kind: Any, flops: int, args: tuple[Any, ...]) -> int:
     """FLOPs of a product's gradients, each operand's as many as the product's own."""
     if kind in _OPERANDS:
-        return flops * sum(args[at].requires_grad for at in _OPERANDS[kind])
+        return flops * sum(bool(args[at].requires_grad) for at in _OPERANDS[kind])
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
     return 2 * flops if any(tensor.requires_grad for tensor in tensors) else 0
 

@@ -165,7 +165,7 @@ class SatController(Controller):
 
         report = self.inner.report()
         sat.densify_(self._task.model)
-        return (f"sat: {report}",)
+        return (f"sat: {report.summary}",)
 
 
 def _options(options: dict[str, Any]) -> SatOptions:

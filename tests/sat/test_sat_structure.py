@@ -184,7 +184,7 @@ def test_the_report_reads_well():
     optimizer = adamw(model)
     controller = attach(model, optimizer, 20)
     train(model, optimizer, controller, 0, 4)
-    assert str(controller.report()) == (
+    assert controller.report().summary == (
         "4 steps; active units 25.0% (mean 25.0%), parameters 31.0%; 1 entries, 0 exits, 0 returns in 1 switches, "
         "0 probes; 3 units never trained"
     )
