@@ -38,6 +38,11 @@ def check_parts(model: nn.Module, parts: Sequence[Part], config: SATConfig) -> N
             f"regime 'persistent' delivers the full model with layers that do nothing, but the layers of {gated} "
             "normalise after the residual sum, so they always do something; use regime 'growing' or 'rotating', or "
             "axis 'width'"
+    if gated is not None and config.entry == "split":
+        raise ValueError(
+            f"entry 'split' shares what a layer adds to the residual stream, but the layers of {gated} normalise after "
+            "the residual sum; use entry 'copy' or 'interleaved'"
+        )
         )
     rises = gated is not None and config.entry == "zero"
     if rises and config.ramp_steps < 2:
@@ -46,13 +51,7 @@ def check_parts(model: nn.Module, parts: Sequence[Part], config: SATConfig) -> N
             f"it enters by a gate that rises over ramp_steps, which is {config.ramp_steps}; set it to 2 or more, or "
             "use entry 'random', 'copy' or 'interleaved'"
         )
-    if is_compiled(model) and config.ramp_steps > 1 and (rises or config.regime != "growing"):
-        way = "set ramp_steps=0" if not rises else "use entry 'random', 'copy' or 'interleaved' and ramp_steps=0"
-        raise ValueError(
-            "the gates of returning units are hooks, and compiled modules would ignore them: "
-            f"{way}, or don't compile the model"
-        )
-    if config.entry in {"copy", "interleaved"}:
+    if config.copies:
         for part in parts:
             _check_sources(part, config)
 
@@ -60,7 +59,7 @@ def check_parts(model: nn.Module, parts: Sequence[Part], config: SATConfig) -> N
 def _check_sources(part: Part, config: SATConfig) -> None:
     """Every layer that comes in later needs one of its shape among those that train first."""
     keep = units_kept(part.units, config.stages[0][1], max(config.floor, part.floor, len(part.pinned)))
-    first = place(part.units, (), keep, spread=config.entry == "interleaved", pinned=part.pinned)
+    first = place(part.units, (), keep, spread=config.spreads, pinned=part.pinned)
     for unit in range(part.units):
         if unit not in first and not any(part.fits(source, unit) for source in first):
             raise ValueError(

@@ -88,7 +88,7 @@ class Choice:
         config = self._config
         keep = units_kept(part.units, share, max(config.floor, part.floor, len(part.pinned)))
         if config.score == "order":
-            return place(part.units, before, keep, spread=config.entry == "interleaved", pinned=part.pinned)
+            return place(part.units, before, keep, spread=config.spreads, pinned=part.pinned)
         history = self.histories[part.name]
         random = config.score == "random"  # the control: no memory, no preference for what is inside
         scores = [

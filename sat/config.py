@@ -23,7 +23,8 @@ __all__ = [
 Mode = Literal["skip", "freeze", "backward_drop", "prefix"]
 Axis = Literal["depth", "width"]
 Score = Literal["order", "gate_probe", "taylor", "magnitude", "random"]
-Entry = Literal["zero", "copy", "interleaved", "random"]
+Entry = Literal["zero", "copy", "interleaved", "split", "random"]
+EntryState = Literal["fresh", "copied"]
 Regime = Literal["growing", "rotating", "persistent", "narrowing"]
 Bank = Literal["device", "host"]
 Schedule = tuple[tuple[float, float], ...]
@@ -73,7 +74,10 @@ class SATConfig:
             with a score a layer is frozen only while it is among the lowest of those not frozen yet.
         entry: how a never-trained unit comes in. ``zero``: its output projection is zero, so that entry
             changes nothing; ``random``: as initialised; depth only: ``copy`` of trained layers stacked on
-            top, ``interleaved`` copies of the trained layer below.
+            top, ``interleaved`` copies of the trained layer below, or ``split``: interleaved copies which share
+            what their source adds to the residual stream, so that the function (nearly) stays; see :mod:`sat.entry`.
+        entry_state: the optimizer state of copied layers: ``fresh``, as of any new layer, or ``copied`` from their
+            source (moments and step counter).
         probe_batches: micro-batches of one probe.
         regime: ``growing`` never drops a unit and ends with the full model; ``rotating`` re-chooses at every
             interval, the final model is full with outputs scaled; ``persistent`` re-chooses likewise, the
@@ -87,6 +91,10 @@ class SATConfig:
         explore: share of the entering units that is drawn at random.
         observe_every: steps between Taylor observations.
         smoothing: weight of the past in the moving average of Taylor observations.
+        rewarm_steps: steps over which the *updates* of units that entered or returned rise linearly to full size:
+            j/n of the update in the j-th of n steps, whatever the optimizer and its schedule; 0: at once.
+        protect_steps: for so many steps after units entered, the updates of those active before are scaled.
+        protect: by this: 0 holds them still, 1 is no protection.
         ramp_steps: steps over which the gate of a *returning* unit rises to 1; 0: at once.
         bank: where the full weights and optimizer state lie: on the parameters' device, or on the host.
         seed: of random scores and exploration; independent of torch's generators.
@@ -101,6 +109,7 @@ class SATConfig:
     interval: int = 500
     score: Score | None = None
     entry: Entry = "zero"
+    entry_state: EntryState = "fresh"
     probe_batches: int = 4
     regime: Regime | None = None
     floor: int = 1
@@ -111,6 +120,9 @@ class SATConfig:
     explore: float = 0.05
     observe_every: int = 8
     smoothing: float = 0.9
+    rewarm_steps: int = 0
+    protect_steps: int = 0
+    protect: float = 1.0
     ramp_steps: int = 20
     bank: Bank = "device"
     seed: int = 0
@@ -129,12 +141,15 @@ class SATConfig:
         self._default("schedule", DEFAULT_SCHEDULES[self.mode, self.axis])
         _one_of("score", self.score, get_args(Score))
         _one_of("entry", self.entry, get_args(Entry))
+        _one_of("entry_state", self.entry_state, get_args(EntryState))
         _one_of("regime", self.regime, get_args(Regime))
         _one_of("bank", self.bank, get_args(Bank))
-        for name, low in (("interval", 1), ("probe_batches", 1), ("floor", 1), ("observe_every", 1), ("ramp_steps", 0)):
-            _whole(name, getattr(self, name), low)
+        for name in ("interval", "probe_batches", "floor", "observe_every"):
+            _whole(name, getattr(self, name), 1)
+        for name in ("rewarm_steps", "protect_steps", "ramp_steps"):
+            _whole(name, getattr(self, name), 0)
         _whole("seed", self.seed, None)
-        for name in ("swap_share", "explore", "smoothing"):
+        for name in ("swap_share", "explore", "smoothing", "protect"):
             _within(name, getattr(self, name), 1.0)
         for name in ("hysteresis", "staleness"):
             _within(name, getattr(self, name), math.inf)
@@ -149,13 +164,8 @@ class SATConfig:
 
     def _check_combinations(self) -> None:
         shares = [share for _, share in self.stages]
-        if self.axis == "width" and self.entry in {"copy", "interleaved"}:
-            raise ValueError(f"SATConfig: entry {self.entry!r} copies layers; with axis 'width' use 'zero' or 'random'")
-        if self.whole_forward and self.entry != "zero":
-            raise ValueError(
-                f"SATConfig: entry {self.entry!r}: mode {self.mode!r} leaves the forward pass as it is, so no unit "
-                "enters it; leave entry out"
-            )
+        self._check_entry()
+        self._check_updates()
         if self.axis == "width" and self.score == "order":
             raise ValueError("SATConfig: score 'order' places layers; with axis 'width' use another score")
         if (self.mode == "prefix") != (self.regime == "narrowing"):
@@ -182,6 +192,46 @@ class SATConfig:
                 f"SATConfig: regime 'growing' ends with the full model, but the last share is {shares[-1]}; end the "
                 "schedule with 1.0, or use regime 'persistent' to keep a part of the model"
             )
+
+    def _check_entry(self) -> None:
+        if self.axis == "width" and self.copies:
+            raise ValueError(f"SATConfig: entry {self.entry!r} copies layers; with axis 'width' use 'zero' or 'random'")
+        if self.whole_forward and self.entry != "zero":
+            raise ValueError(
+                f"SATConfig: entry {self.entry!r}: mode {self.mode!r} leaves the forward pass as it is, so no unit "
+                "enters it; leave entry out"
+            )
+        if self.entry == "split" and self.regime != "growing":
+            raise ValueError(
+                f"SATConfig: entry 'split' shares a layer's result among its copies, and regime {self.regime!r} would "
+                "take some of them out again; use regime 'growing', or entry 'interleaved'"
+            )
+        if self.entry_state == "copied" and not self.copies:
+            raise ValueError(
+                f"SATConfig: entry_state 'copied' is for copies of layers, and entry {self.entry!r} copies nothing; "
+                "use entry 'copy', 'interleaved' or 'split', or leave entry_state out"
+            )
+
+    def _check_updates(self) -> None:
+        if self.protect < 1.0 and not self.protect_steps:
+            raise ValueError(
+                f"SATConfig: protect {self.protect} scales updates for protect_steps after an expansion, which is 0; "
+                "set protect_steps, or leave protect out"
+            )
+        if self.protect_steps and self.protect == 1.0:
+            raise ValueError(
+                f"SATConfig: protect_steps {self.protect_steps} with protect 1 protects nothing; set protect below 1"
+            )
+
+    @property
+    def copies(self) -> bool:
+        """Whether new layers start as copies of trained ones."""
+        return self.entry in {"copy", "interleaved", "split"}
+
+    @property
+    def spreads(self) -> bool:
+        """Whether score ``order`` places new layers between the trained ones, not on top."""
+        return self.entry in {"interleaved", "split"}
 
     @property
     def stages(self) -> Schedule:

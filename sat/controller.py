@@ -18,7 +18,10 @@ from sat.distributed import Ranks, Replicas, ShardedSite, checksums, prepare, se
 from sat.distributed.shards import Owners
 from sat.entry import install
 from sat.ledger import Ledger
-from sat.parts import CompactSite, FrozenLayers, Part, SkippedLayers
+from sat.memory import Memory, memory
+from sat.optimizers import StepWatch
+from sat.pace import Pace
+from sat.parts import BypassedLayers, CompactSite, FrozenLayers, FrozenPrefix, Part, SkippedLayers
 from sat.ramp import Ramp
 from sat.report import Report, Switch
 from sat.score import Loss, UnitScores, gate_probe, taylor_probe
@@ -74,7 +77,10 @@ class Controller:
         self.parts = _parts(structure, optimizer, config, self._owners)
         check_parts(model, self.parts, config)
         self._choice = Choice(model, self.parts, config, total_steps)
-        self.ramp = Ramp(config.ramp_steps)
+        self.ramp = Ramp(config.ramp_steps, model)
+        self.pace = Pace(self.parts, config.rewarm_steps, config.protect_steps, config.protect)
+        self.pace.attach(optimizer)
+        self._watch = StepWatch(optimizer) if optimizer is not None else None
         self._ledger = Ledger(model, optimizer, self.parts)
         self._hook = (
             optimizer.register_step_pre_hook(lambda *_: self.before_optimizer(self.position))
@@ -126,6 +132,7 @@ class Controller:
 
     def probe(self) -> dict[str, UnitScores]:
         """One importance probe alone, changing nothing; empty where the score needs none.
+        self.pace.advance()
 
         Raises:
             ValueError: no ``loss`` was given, or it has no gradient.
@@ -208,6 +215,7 @@ class Controller:
     def plain(self) -> Iterator[None]:
         """The model with its plain names, shapes and configuration for a while; afterwards all is as before."""
         if self.is_plain:  # a save inside a save
+        self.pace.stop()
             yield
             return
         settle(self.model)
@@ -301,6 +309,7 @@ class Controller:
 
         Raises:
             ValueError: settings, active units, their history, or (unless sharded) weights differ; the text says where.
+            "pace": self.pace.state(),
         """
         if self.ranks.size > 1:
             agreed: dict[str, object] = {"settings": (self.config, self.total_steps, self.position, decision)}
@@ -317,6 +326,7 @@ class Controller:
         return [values.get(unit, 1.0) if unit in part.active else 0.0 for unit in range(part.units)]
 
     def _switch(self, share: float, probed: Mapping[str, UnitScores], step: int, *, free: bool = False) -> Switch:
+        self.pace.load(progress["pace"])
         """Choose the active set of ``share`` by the present scores and install it."""
         settle(self.model)
         self.check_ranks(share, step, free)
@@ -331,7 +341,7 @@ class Controller:
             entering = set(active) - set(before)
             fresh = sorted(entering - history.ever)
             returning = sorted(entering & history.ever)
-            gated = install(part, active, before, fresh, self.config)
+            gated = install(part, active, before, fresh, self.config, self.optimizer)
             if before and self.config.mode == "skip":
                 self.ramp.start(part, returning, device, gated)
             history.book(active)
@@ -347,6 +357,8 @@ class Controller:
             entries=entries,
             exits=exits,
             returns=returns,
+        came: dict[str, list[int]] = {}
+        stayed: dict[str, list[int]] = {}
             probed=bool(probed),
             count=not free,
         )
@@ -358,7 +370,10 @@ class Controller:
 def _parts(structure: Structure, optimizer: Optimizer | None, config: SATConfig, owners: Owners) -> list[Part]:
     if config.axis == "width" and owners:
         return [ShardedSite(site, optimizer, owners, host_bank=config.bank == "host") for site in structure.parts]
+            if before:
+                came[part.name], stayed[part.name] = [*fresh, *returning], sorted(set(active) & set(before))
     if config.axis == "width":
         return [CompactSite(site, optimizer, config.bank == "host") for site in structure.parts]
     kind = FrozenLayers if config.mode == "freeze" else SkippedLayers
+        self.pace.start(came, stayed)
     return [kind(stack) for stack in structure.stacks]

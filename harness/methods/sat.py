@@ -33,8 +33,12 @@ class SatOptions(Frozen):
     axis: Literal["depth", "width"] = "depth"
     schedule: tuple[tuple[float, float], ...] | None = None  # (start as a share of the steps, active share)
     score: Literal["order", "gate_probe", "taylor", "magnitude", "random"] | None = None
-    entry: Literal["zero", "copy", "interleaved", "random"] = "zero"
-    regime: Literal["growing", "rotating", "persistent"] | None = None
+    entry: Literal["zero", "copy", "interleaved", "split", "random"] = "zero"
+    entry_state: Literal["fresh", "copied"] = "fresh"  # optimizer state of copied layers
+    rewarm_steps: int = 0  # over which the updates of units that came in rise to full size
+    protect_steps: int = 0  # after an expansion, in which the updates of trained units are scaled
+    protect: float = 1.0  # by this
+    regime: Literal["growing", "rotating", "persistent", "narrowing"] | None = None
     interval: int | None = None  # steps; None: 500, but at least ten re-evaluations in a training
     probe_batches: int | None = None  # micro-batches of a probe; None: 4 for 500 steps of interval, fewer for less
 

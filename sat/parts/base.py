@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
+
+from sat.parts.slices import Slice
+from sat.structure import Cut
 
 
 class Part(ABC):
@@ -44,6 +47,30 @@ class Part(ABC):
     @abstractmethod
     def scale_outputs(self, units: Sequence[int], factor: float) -> None:
         """Multiply the output projections of ``units`` in place. The part must be fully active."""
+
+    @property
+    @abstractmethod
+    def gated_modules(self) -> list[nn.Module]:
+        """The modules on which the hooks of :meth:`gated` are."""
+
+    def banked(self) -> Iterable[Tensor]:
+        """The tensors kept of units that are out (weights, buffers, optimizer state)."""
+        return ()
+
+    def cut_parameters(self) -> Iterable[tuple[nn.Parameter, tuple[Cut, ...]]]:
+        """Parameters that hold the active units only, with the places of the units in them."""
+        return ()
+
+    def absent_parameters(self) -> Iterable[nn.Parameter]:
+        """Parameters that are not in the model while their unit is out."""
+        return ()
+
+    def release(self) -> None:  # noqa: B027 (most parts leave nothing behind)
+        """Take off what the part has put on the model's modules. Called once, when the part is fully active."""
+
+    def slices(self, factors: Mapping[int, float]) -> Iterable[Slice]:
+        """What of the parameters belongs to active units whose updates are scaled by ``factors``."""
+        raise ValueError(f"rewarm_steps and protect_steps: the updates of {self.name} can't be scaled unit by unit")
 
     def fits(self, source: int, target: int) -> bool:
         """Whether ``target`` can be a copy of ``source``."""

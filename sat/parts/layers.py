@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from sat.parts.base import Part
 from sat.structure import Stack, layer_flops
 
+from sat.parts.slices import Slice
 
 class _Layers(Part):
     """What both modes share: units are the stack's layers."""
@@ -105,6 +106,22 @@ class _Layers(Part):
 
 class SkippedLayers(_Layers):
     """Mode ``skip``: the owner holds the active layers only, renumbered from 0, so that caches stay consistent.
+
+    def pairs(self, source: int, target: int) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """Parameters of layer ``source`` with those of ``target`` that are copies of them."""
+        given = dict(self._all[source].named_parameters())
+        return [(given[name], own) for name, own in self._all[target].named_parameters()]
+
+    def output_parameters(self, unit: int) -> list[nn.Parameter]:
+        """Parameters of the modules by which a layer writes into the residual stream."""
+        return [p for module in self.stack.outputs[unit] for p in module.parameters(recurse=False)]
+
+    def slices(self, factors: Mapping[int, float]) -> Iterator[Slice]:
+        """See :meth:`Part.slices`: every parameter of the layers."""
+        for unit, factor in factors.items():
+            for parameter in self._all[unit].parameters():
+                if parameter.requires_grad:
+                    yield Slice(parameter, factor)
 
     The others keep their weights here; they stay in the optimizer's groups without gradients, so neither a
     step nor weight decay moves them, and they have no optimizer state before they have been trained.

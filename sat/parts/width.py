@@ -7,7 +7,7 @@ their addresses. While the whole site is active there is no bank: the parameter 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from sat.parts.base import Part
-from sat.parts.blocks import clear_, gather, scale_, scatter_, sum_per_unit
+from sat.parts.blocks import clear_, fill_empty_, gather, scale_, scatter_, sum_per_unit
+from sat.parts.slices import Slice, cut_slice
 from sat.structure import Cut, Gate, Site
 
 
@@ -106,6 +107,25 @@ class CompactSite(Part):
         """See :meth:`Part.gated`: the gates stand before the output projections."""
 
         def hook(gate: Gate) -> Any:
+    def banked(self) -> Iterator[Tensor]:
+        """See :meth:`Part.banked`: the full tensors of all units."""
+        yield from self._weights
+        for states in self._states:
+            yield from states.values()
+
+    def cut_parameters(self) -> Iterator[tuple[nn.Parameter, tuple[Cut, ...]]]:
+        """See :meth:`Part.cut_parameters`."""
+        return self._parameters()
+
+    @property
+    def gated_modules(self) -> list[nn.Module]:
+        """See :meth:`Part.gated_modules`."""
+        return [gate.module for gate in self.site.gates]
+
+    def slices(self, factors: Mapping[int, float]) -> Iterator[Slice]:
+        """See :meth:`Part.slices`."""
+        return (cut_slice(parameter, cuts, self.active, factors) for parameter, cuts in self._parameters())
+
             def multiply(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
                 hidden = args[0]
                 shape = [1] * hidden.dim()
