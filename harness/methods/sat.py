@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class SatOptions(Frozen):
     """Options of an arm. ``None`` is the pre-registered default of the mode and axis (``sat.SATConfig``)."""
 
-    mode: Literal["skip", "freeze"] = "skip"
+    mode: Literal["skip", "freeze", "backward_drop", "prefix"] = "skip"
     axis: Literal["depth", "width"] = "depth"
     schedule: tuple[tuple[float, float], ...] | None = None  # (start as a share of the steps, active share)
     score: Literal["order", "gate_probe", "taylor", "magnitude", "random"] | None = None
@@ -62,7 +62,7 @@ class SatOptions(Frozen):
 
 
 class Sat(Method):
-    """Sparse adaptive training: skip growing depth or width, or freeze by score."""
+    """Sparse adaptive training: skip growing depth or width, or leave parts of the backward pass out."""
 
     name = "sat"
     version = 1
@@ -76,7 +76,7 @@ class Sat(Method):
         The recipe is the shared one; an arm with ``match`` takes the steps that spend the matched arm's FLOPs
         (a control without scores saves their probes, and gets them back as steps).
 
-        Depth and gradient are shares of whole layers. Width is the share asked for: how many units it keeps
+        All but width are shares of whole layers. Width is the share asked for: how many units it keeps
         depends on the site, and the workload applies ``sat.units_kept`` to each.
 
         Raises:
@@ -186,7 +186,8 @@ def _phase(config: SATConfig, plan: PhasePlan, layers: int) -> Phase:
     phase = Phase(steps=plan.steps, probes=plan.probes, probe_batches=config.probe_batches)
     if config.axis == "width":
         return phase.model_copy(update={"width": plan.share})
-    return phase.model_copy(update={"gradient" if config.mode == "freeze" else "depth": realised})
+    share = {"skip": "depth", "freeze": "gradient", "backward_drop": "backward", "prefix": "suffix"}[config.mode]
+    return phase.model_copy(update={share: realised})
 
 
 def _steps_for(target: float, steps: int, own: float, options: Json, request: PlanRequest) -> int:
@@ -213,13 +214,19 @@ def _phases(options: Json, steps: int, request: PlanRequest) -> tuple[Phase, ...
 def _refuse_probes_of_unknown_cost(config: SATConfig, planned: tuple[Phase, ...], layers: int) -> None:
     """A phase says which probe runs in it by the share that is below 1: what can't be said so is refused.
 
-    The closed forms of the workloads know the gate probe of ``depth`` and ``width`` and the Taylor probe of
-    ``freeze``; controls are matched to their FLOPs, so a wrong one would give a control too much or too little.
+    The closed forms of the workloads know the gate probe of ``depth`` and ``width`` and the Taylor probe of modes
+    with a whole forward pass; controls are matched to their FLOPs, so a wrong one would give a control too much or
+    too little. A frozen prefix that waits for scores costs more than its schedule says, nobody knows how much.
     """
-    if config.mode == "freeze" and config.score == "gate_probe":
+    if config.mode == "prefix" and config.score != "order":
         raise UserError(
-            "method sat: score 'gate_probe' with mode 'freeze' has no closed form for its FLOPs, so no control could "
-            "be matched to it; use score 'taylor', 'magnitude' or 'random'"
+            f"method sat: score {config.score!r} with mode 'prefix' lets scores hold the frozen prefix back, so what a "
+            "step costs is not known before the run; leave score out, and the schedule alone moves it"
+        )
+    if config.whole_forward and config.score == "gate_probe":
+        raise UserError(
+            f"method sat: score 'gate_probe' with mode {config.mode!r} has no closed form for its FLOPs, so no control "
+            "could be matched to it; use score 'taylor', 'magnitude' or 'random'"
         )
     for phase in planned:
         if phase.probes and phase.is_dense:

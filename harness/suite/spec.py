@@ -80,21 +80,25 @@ class Phase(Frozen):
     """A stretch of steps in which the same share of the model works.
 
     ``depth`` is the share of residual layers present in forward and backward, ``width`` the share of
-    the switchable parts of each present layer (MLP blocks, KV groups), ``gradient`` the share of the
-    present layers whose weight gradients are computed. All 1 is dense.
+    the switchable parts of each present layer (MLP blocks, KV groups). Of the present layers, ``gradient`` is the
+    share whose weight gradients are computed, ``backward`` the share whose branches have a backward pass at all
+    (the others are passed by along the residual path), ``suffix`` the share above a frozen prefix, which with
+    the embeddings below it has none either. All 1 is dense.
     """
 
     steps: Annotated[int, Field(ge=1)]
     depth: Share = 1.0
     width: Share = 1.0
     gradient: Share = 1.0
+    backward: Share = 1.0
+    suffix: Share = 1.0
     probes: Annotated[int, Field(ge=0)] = 0  # importance probes inside the phase
     probe_batches: Annotated[int, Field(ge=1)] = 4  # micro-batches of one probe, each of the recipe's batch size
 
     @property
     def is_dense(self) -> bool:
         """Whether the whole model works in this phase."""
-        return self.depth == self.width == self.gradient == 1.0
+        return self.depth == self.width == self.gradient == self.backward == self.suffix == 1.0
 
 
 class RunSpec(Frozen):

@@ -1,7 +1,7 @@
 """How units are really switched: one class per kind of execution, all with the face of :class:`Part`."""
 
-from sat.parts.base import Part
 from sat.parts.backward import BypassedLayers
+from sat.parts.base import Part
 from sat.parts.layers import FrozenLayers, SkippedLayers
 from sat.parts.prefix import FrozenPrefix
 from sat.parts.width import CompactSite

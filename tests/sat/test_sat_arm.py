@@ -24,6 +24,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "sat-width": {"axis": "width"},
     "sat-random": {"axis": "width", "score": "random"},
     "freeze": {"mode": "freeze"},
+    "backward_drop": {"mode": "backward_drop"},
+    "prefix": {"mode": "prefix", "schedule": [[0, 0.75], [0.5, 0.25]]},
 }
 
 
@@ -44,7 +46,8 @@ def test_phases_cover_the_training_with_realised_shares(arm, steps):
     assert sum(phase.steps for phase in plan.phases) == steps
     for phase in plan.phases:
         assert phase.depth * 8 == int(phase.depth * 8)
-        assert phase.gradient * 8 == int(phase.gradient * 8)
+        for share in (phase.gradient, phase.backward, phase.suffix):
+            assert share * 8 == int(share * 8)
         assert phase.probe_batches == 1  # as many for each step of a short interval as 4 are for 500
 
 
@@ -90,6 +93,7 @@ def test_bad_options_are_the_users_error(options, text):
     ("options", "layers", "text"),
     [
         ({"mode": "freeze", "score": "gate_probe"}, 8, "score 'gate_probe' with mode 'freeze' has no closed form"),
+        ({"mode": "prefix", "score": "taylor"}, 8, "score 'taylor' with mode 'prefix' lets scores hold the frozen"),
         ({"mode": "freeze", "schedule": [[0, 0.9]]}, 4, "a share below 1 that keeps all 4 layers"),
         ({"score": "gate_probe", "schedule": [[0, 0.5], [0.2, 0.9], [0.5, 1]]}, 4, "a share below 1 that keeps all 4"),
     ],
@@ -142,7 +146,7 @@ def test_a_run_keeps_to_its_plan(arm):
         present = len(task.model.model.layers)
         assert present == phase.depth * 8
         trained = sum(any(p.requires_grad for p in layer.parameters()) for layer in task.model.model.layers)
-        assert trained == phase.gradient * present
+        assert trained == min(phase.gradient, phase.backward, phase.suffix) * present
         kept = sat.units_kept(8, phase.width)
         assert task.model.model.layers[0].mlp.up_proj.out_features == 8 * kept
         task.loss(task.batch(step)).backward()

@@ -41,13 +41,15 @@ ARMS = {
     "depth, gates of layers": {"score": "gate_probe", "schedule": [[0.0, 0.7], [0.8, 1.0]]},
     "width": {"axis": "width", "schedule": [[0.0, 0.17], [0.8, 1.0]]},
     "freeze": {"mode": "freeze", "schedule": [[0.0, 0.7]]},
+    "backward_drop": {"mode": "backward_drop", "schedule": [[0.0, 0.7]]},
+    "prefix": {"mode": "prefix", "schedule": [[0.0, 0.7], [0.5, 0.3]]},
 }
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("arm", ARMS)
-def test_sat_costs_what_the_plan_says(arm, checkpointing):
-    shape = ladder.shape("0.1M", length=24).model_copy(update={"layers": 3})
+@pytest.mark.parametrize(("arm", "tied"), [*((arm, True) for arm in ARMS), ("prefix", False)])
+def test_sat_costs_what_the_plan_says(arm, tied, checkpointing):
+    shape = ladder.shape("0.1M", length=24).model_copy(update={"layers": 3, "tied": tied})
     dense = run_spec(shape, batch_size=2, steps=40, recipe={"checkpointing": checkpointing})
     request = PlanRequest(WORKLOAD, dense.workload_options, dense.model, dense.recipe)
     plan = METHODS.get("sat")().plan(ARMS[arm], request)
@@ -70,7 +72,7 @@ def test_the_largest_rung_can_be_counted():
 
 def test_shares_between_none_and_all_cost_in_order():
     spec = run_spec(ladder.shape("0.4M"))
-    for share in ("depth", "width", "gradient"):
+    for share in ("depth", "width", "gradient", "backward"):
         costs = [
             WORKLOAD.step_flops(spec.model, spec.recipe, {}, Phase(steps=1, **{share: value / 20}))
             for value in range(21)

@@ -9,6 +9,8 @@ What ``torch.utils.flop_counter.FlopCounterMode`` counts of a step, and so what 
 - a linear layer costs the same for its forward, its input gradient and its weight gradient;
 - the first layer's input gradient is computed, because the embedding below it is trained; the embedding
   itself is a look-up and counts nothing, forward or backward;
+- the lowest layer above a frozen prefix computes its input gradient too, because the weight of its norm is trained;
+- a frozen prefix takes the embedding with it; where that is the head's matrix as well, the head has no weight gradient;
 - gradient checkpointing runs each layer's forward once more, up to the last tensor that its backward needs:
   the down projection is left out.
 """
@@ -79,12 +81,14 @@ def step_flops(shape: Shape, recipe: Recipe, phase: Phase) -> int:
     itself uses.
     """
     layers = units_kept(shape.layers, phase.depth)
-    trained = units_kept(layers, phase.gradient)
+    backward = units_kept(layers, min(phase.backward, phase.suffix))  # layers with a backward pass
+    trained = min(backward, units_kept(layers, phase.gradient))  # and with weight gradients
     layer = _layer(shape, recipe.batch_size, phase.width)
-    total = 3 * _head(shape, recipe.batch_size) + layers * (layer.forward + layer.input_gradient)
-    total += trained * layer.linear
+    head_frozen = shape.tied and units_kept(layers, phase.suffix) < layers
+    total = (2 if head_frozen else 3) * _head(shape, recipe.batch_size)
+    total += layers * layer.forward + backward * layer.input_gradient + trained * layer.linear
     if recipe.checkpointing:
-        total += layers * layer.recomputed
+        total += backward * layer.recomputed
     return total
 
 
@@ -96,9 +100,9 @@ def probe_flops(shape: Shape, recipe: Recipe, phase: Phase) -> int:
     - gates of parts of layers (``width``): forward and input gradients, no weight gradient; in the first
       layer nothing below the gate on attention's output needs a gradient;
     - gates of whole layers (``depth``): likewise, and the first layer's inside needs none at all;
-    - ``gradient`` (freezing): a whole training step of the full model.
+    - ``gradient``, ``backward`` (the forward pass is whole): a whole training step of the full model.
     """
-    if phase.gradient < 1.0:
+    if min(phase.gradient, phase.backward) < 1.0:
         return phase.probe_batches * step_flops(shape, recipe, Phase(steps=1))
     layer = _layer(shape, recipe.batch_size, 1.0)
     passes = 2 * _head(shape, recipe.batch_size) + shape.layers * layer.forward
