@@ -18,7 +18,7 @@ import typer
 
 from harness import __version__
 from harness.errors import UserError
-from harness.streams import prepare_streams
+from harness.streams import prepare_streams, visible, visible_json
 
 app = typer.Typer(
     name="harness",
@@ -128,10 +128,7 @@ def run(
         mix_revisions=mix_revisions,
         new_blocks=new_blocks,
     )
-    if as_json:
-        _print_json(outcome.document)
-    else:
-        print(outcome.text)
+    _print(outcome.document, outcome.text, as_json=as_json)
     raise typer.Exit(INTERRUPTED if outcome.interrupted else INFRASTRUCTURE if outcome.broken else 0)
 
 
@@ -169,7 +166,7 @@ def validate(suites: Annotated[list[Path], typer.Argument(help="Suite files.")],
         _print_json({str(path): texts for path, texts in problems.items()})
     else:
         for path, texts in problems.items():
-            print("\n".join(texts) if texts else f"{path}: ok")
+            print(visible("\n".join(texts) if texts else f"{path}: ok"))
     raise typer.Exit(2 if any(problems.values()) else 0)
 
 
@@ -200,7 +197,8 @@ def report(
     if path is not None:
         steps.write_text(path, steps.render(results, form.value))
     if as_json or path is None:
-        sys.stdout.write(steps.render(results, Format.JSON.value if as_json else form.value))
+        safe = visible_json if as_json or form is Format.JSON else visible
+        sys.stdout.write(safe(steps.render(results, Format.JSON.value if as_json else form.value)))
     else:
         print(path)
 
@@ -211,10 +209,7 @@ def verify(results: ResultsPath, as_json: AsJson = False) -> None:
     from harness import app as steps
 
     judgement, text, code = steps.verify(results)
-    if as_json:
-        _print_json(judgement.model_dump(mode="json"))
-    else:
-        print(text)
+    _print(judgement.model_dump(mode="json"), text, as_json=as_json)
     raise typer.Exit(code)
 
 
@@ -224,10 +219,7 @@ def compare(base: ResultsPath, new: ResultsPath, as_json: AsJson = False) -> Non
     from harness import app as steps
 
     document, text, code = steps.compare(base, new)
-    if as_json:
-        _print_json(document)
-    else:
-        print(text)
+    _print(document, text, as_json=as_json)
     raise typer.Exit(code)
 
 
@@ -243,10 +235,7 @@ def audit(
     from harness import app as steps
 
     report = steps.audit(results, page)
-    if as_json:
-        _print_json(report.document)
-    else:
-        print(report.text)
+    _print(report.document, report.text, as_json=as_json)
     raise typer.Exit(INFRASTRUCTURE if report.findings else 0)
 
 
@@ -271,16 +260,13 @@ def doctor(
         raise UserError("-o goes with --square-wave")
     if square_wave:
         experiment, text = steps.square_wave(meter, output)
-        if as_json:
-            _print_json(experiment.model_dump(mode="json"))
-        else:
-            print(text)
+        _print(experiment.model_dump(mode="json"), text, as_json=as_json)
         return
     found, text = steps.doctor(meter)
     if as_json:
         _print_json(found.model_dump(mode="json"))
     else:
-        print(text)
+        print(text)  # made visible already, and has colours of its own on a terminal
     raise typer.Exit(0 if found.measures else INFRASTRUCTURE)
 
 
@@ -372,14 +358,18 @@ def ls(what: Annotated[Listing, typer.Argument(help="What to list.")], as_json: 
     from harness import app as steps
 
     rows = steps.listing(what.value)
+    _print(rows, steps.table(rows), as_json=as_json)
+
+
+def _print(document: Any, text: str, *, as_json: bool) -> None:
     if as_json:
-        _print_json(rows)
+        _print_json(document)
     else:
-        print(steps.table(rows))
+        print(visible(text))
 
 
 def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False))
+    print(visible_json(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)))
 
 
 def main() -> NoReturn:
@@ -388,7 +378,7 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False, prog_name="harness")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(visible(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -400,7 +390,7 @@ def main() -> NoReturn:
             sys.exit(usage_exit_code)
         # Never Python's own 1: that would read "refuted".
         if isinstance(error, OSError):
-            print(f"error: {error}", file=sys.stderr)
+            print(visible(f"error: {error}"), file=sys.stderr)
         else:
             traceback.print_exc()
             print("this is a fault of the harness; the lines above say where", file=sys.stderr)

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import sys
 from itertools import groupby
 
 _PLAIN = {"−": "-", "±": "+/-", "×": "x", "µ": "u", "–": "-", "—": "-", "…": "...", "✓": "ok", "✗": "failed", "·": "."}
 _RAISED = dict(zip("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789", strict=True))
 _ERRORS = "harness.plain"
+# C0 but tab and newline, DEL, C1, and what turns the direction of writing round (Unicode, bidirectional controls)
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """Text as a terminal may get it: control characters as pictures ("␛" for escape), so that none is obeyed.
+
+    Titles, labels and names come from suite files, records and other programs' messages.
+    """
+    return _CONTROL.sub(lambda found: _picture(ord(found[0])), text)
+
+
+def visible_json(text: str) -> str:
+    """The same for JSON, where an escape says the same thing."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _picture(code: int) -> str:
+    return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
 
 
 def prepare_streams() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from io import StringIO
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.console import Console
 from harness.doctor.advice import short
 from harness.doctor.types import CardFacts, Examination, MeterFacts
 from harness.meter.budget import GAIN, MODEL
@@ -23,7 +23,7 @@ GOOD, BAD = "✓", "✗"
 def screen(found: Examination, *, width: int | None = None, colour: bool = False) -> str:
     """For a person, in about 80 columns."""
     columns = width or min(shutil.get_terminal_size((80, 24)).columns, 110)
-    console = Console(file=StringIO(), width=columns, force_terminal=colour, highlight=False)
+    console = Console(file=StringIO(), width=columns, force_terminal=colour)
     table = Table.grid(padding=(0, 1))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

@@ -6,10 +6,10 @@ import sys
 import time
 from typing import TextIO
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from harness.console import Console
 from harness.measure.once import Task
 from harness.measure.types import Role, Run
 from harness.suite.units import duration_text
@@ -19,7 +19,7 @@ class PairsDisplay:
     """Which run, how long, how long yet. The live line has no thread of its own: a fork must not meet one."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self.console = Console(file=stream or sys.stderr, highlight=False)
+        self.console = Console(file=stream or sys.stderr)
         self._live: Live | None = None
         self._label = ""
         self._began = time.monotonic()
@@ -56,7 +56,7 @@ class PairsDisplay:
 
     def say(self, text: str) -> None:
         """Anything else worth a line."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     def _left(self, done: int) -> str:
         if not done or done == self._total:

@@ -8,12 +8,13 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from harness.console import Console
 from harness.judge.types import Estimate
 from harness.measure.document import is_sound
 from harness.measure.types import Document, Figure, Opined, PairRow, Plan, RunFigures, Saving
@@ -33,7 +34,7 @@ def console_for(stream: TextIO) -> Console:
     Under 72 columns the terminal itself breaks the lines: a column of single letters is worse.
     """
     width = shutil.get_terminal_size((100, 24)).columns
-    return Console(file=stream, highlight=False, width=min(120, max(72, width)))
+    return Console(file=stream, width=min(120, max(72, width)))
 
 
 def show(document: Document, stream: TextIO) -> None:

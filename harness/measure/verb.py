@@ -27,6 +27,7 @@ from harness.measure.text import show
 from harness.measure.types import Document, MeterPlan, Plan, Role
 from harness.record import fingerprint
 from harness.record.ledger import write_atomically
+from harness.streams import visible, visible_json
 from harness.suite.units import parse_duration
 from harness.types import UserError
 
@@ -100,7 +101,7 @@ def measure(options: Options) -> Answer:
         try:
             write_atomically(folder.report, text_of(document))
         except OSError as error:
-            print(f"the report is not kept: {error}", file=sys.stderr)
+            _tell(f"the report is not kept: {error}")
             document = document.model_copy(update={"kept": ""})
         _tell_failure(document, folder)
         return Answer(document, _exit_code(document, strict=options.strict))
@@ -249,13 +250,13 @@ def _go(options: Options, plan: Plan, folder: Folder, meters: Sequence[Metering]
         startable = _startable(plan)
         if startable and options.calibrate and not _is_done(plan, folder):
             for problem in filter(None, (meter.calibrate() for meter in meters)):
-                print(problem, file=sys.stderr)
+                _tell(problem)
         if plan.kind == "pairs":
             Walk(plan, folder, meters, signals, PairsDisplay()).go()
         else:
             _once(options, plan, folder, meters if startable else [], signals)
     except InterruptedBySignalError as error:
-        print(f"{error}; {_how_to_go_on(plan, kept=options.results is not None)}", file=sys.stderr)
+        _tell(f"{error}; {_how_to_go_on(plan, kept=options.results is not None)}")
         return error.number
     return 0
 
@@ -272,7 +273,7 @@ def _once(options: Options, plan: Plan, folder: Folder, meters: Sequence[Meterin
     try:
         folder.append(made)
     except OSError as error:  # the command may have run for hours: its figures are told all the same
-        print(f"this run is not kept: {error}", file=sys.stderr)
+        _tell(f"this run is not kept: {error}")
 
 
 def _startable(plan: Plan) -> bool:
@@ -296,10 +297,10 @@ def _tell_failure(document: Document, folder: Folder) -> None:
         return
     last = document.runs[-1].run
     if last.interrupted:
-        print(f"interrupted; {_how_to_go_on(document.plan, kept=bool(document.kept))}", file=sys.stderr)
+        _tell(f"interrupted; {_how_to_go_on(document.plan, kept=bool(document.kept))}")
     elif not last.ok:
         text = last.error or f"exit code {last.exit_code}"
-        print(f"{last.key}: {text}; the pairs end here. What it printed last:", file=sys.stderr)
+        _tell(f"{last.key}: {text}; the pairs end here. What it printed last:")
         print(tail_of_log(folder, last.key), file=sys.stderr)
 
 
@@ -361,21 +362,25 @@ def answer_again(root: Path, output: Path | None, *, as_json: bool, strict: bool
     document, findings, code = replayed(root, strict=strict)
     _publish(document, output, as_json=as_json, stream=sys.stdout)
     for finding in findings:
-        print(finding, file=sys.stderr)
+        _tell(finding)
     if not findings:
-        print(f"{root}: every figure follows from the raw samples", file=sys.stderr)
+        _tell(f"{root}: every figure follows from the raw samples")
     return code
 
 
 def _publish(document: Document, output: Path | None, *, as_json: bool, stream: TextIO | None = None) -> None:
     text = text_of(document)
     if as_json:
-        sys.stdout.write(text)
+        sys.stdout.write(visible_json(text))
         for made in document.runs:
             for figure in made.figures:
                 for why in figure.invalid:
-                    print(f"{made.run.key}, {figure.meter}: {why}", file=sys.stderr)
+                    _tell(f"{made.run.key}, {figure.meter}: {why}")
     else:
         show(document, stream or (sys.stderr if document.plan.kind == "once" else sys.stdout))
     if output is not None:
         write_atomically(output, text)
+
+
+def _tell(text: str) -> None:
+    print(visible(text), file=sys.stderr)

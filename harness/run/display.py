@@ -9,10 +9,10 @@ import sys
 import time
 from typing import TextIO
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from harness.console import Console
 from harness.meter.live import Live as Reading
 from harness.record.record import Record, Status
 from harness.run.events import Progress
@@ -34,7 +34,7 @@ class LiveDisplay:
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False, basis: Basis = Basis.MEASURED) -> None:
         self._not_measured = "" if basis is Basis.MEASURED else f" ({basis.value})"
-        self.console = Console(file=stream or sys.stderr, highlight=False, quiet=quiet)
+        self.console = Console(file=stream or sys.stderr, quiet=quiet)
         self._live: Live | None = None
         self._began = time.monotonic()
         self._expected_s = 0.0  # of all runs, by the plan
@@ -84,7 +84,7 @@ class LiveDisplay:
 
     def say(self, text: str) -> None:
         """Anything else worth a line."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     def _result(self, record: Record) -> str:
         if not record.ok:

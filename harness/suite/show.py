@@ -19,11 +19,12 @@ WIDTH_OF_FILES = 200
 
 def print_plan(plan: Plan, stream: TextIO | None = None) -> None:
     """Print a plan: summary, table, totals, assumptions."""
-    from rich.console import Console
     from rich.text import Text
 
+    from harness.console import Console
+
     stream = stream or sys.stdout
-    console = Console(file=stream, highlight=False, width=None if stream.isatty() else WIDTH_OF_FILES)
+    console = Console(file=stream, width=None if stream.isatty() else WIDTH_OF_FILES)
     console.print(Text(plan.title, style="bold"))
     console.print(Text(plan.summary))
     console.print(plan_table(plan))

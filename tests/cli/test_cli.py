@@ -9,94 +9,23 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
-from synthetic import Planted, records, suite_arms
+from answers import Answer, Harness
+from made_sets import make_set, planted
+from synthetic import Planted, records
 
 import harness.app
 from harness import __version__, cli
-from harness.judge.types import Claim
 from harness.meter.base import METERS
-from harness.record.ledger import Ledger, SetInfo
+from harness.record.ledger import Ledger
 from harness.record.record import Record
-from harness.suite.spec import Experiment, Protocol, Suite
+from harness.suite.spec import Protocol
 from harness.types import Basis, UserError
 
 ROOT = Path(__file__).parents[2]
 SCALING = str(ROOT / "suites" / "scaling.yaml")
-SAVES_45 = Claim(id="saves-45", text="Saves 45 %", metric="energy_saving", at_least=0.45, arms=("sat",))
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        """The one JSON document on stdout."""
-        return json.loads(self.out)
-
-
-Harness = Callable[..., Answer]
-
-
-@pytest.fixture
-def harness_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Harness:
-    """``harness_("verify", folder)`` in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Answer(int(ended.value.code or 0), captured.out, captured.err)
-
-    return call
-
-
-def make_set(root: Path, found: list[Record], claims: tuple[Claim, ...] = (SAVES_45,)) -> Path:
-    """A result set on disk, as ``run`` would leave it, with made-up records."""
-    ledger = Ledger(root)
-    protocols = list(dict.fromkeys(record.spec.protocol for record in found))
-    suite = Suite(
-        name=root.name,
-        title="Made up",
-        workload="language",
-        arms=suite_arms(),
-        experiments=tuple(
-            Experiment(
-                protocol=protocol,
-                sizes=tuple(dict.fromkeys(r.spec.size for r in found if r.spec.protocol is protocol)),
-                seeds=tuple(dict.fromkeys(r.spec.seed for r in found if r.spec.protocol is protocol)),
-                arms=tuple(dict.fromkeys(r.spec.arm for r in found if r.spec.protocol is protocol)),
-            )
-            for protocol in protocols
-        ),
-    )
-    with ledger.writing():
-        ledger.create(SetInfo(suite=suite.name, title=suite.title, code_revision="0123456789ab"), "name: made-up\n")
-        for record in found:
-            ledger.append(record)
-    ledger.write_json(
-        "plan.json",
-        {
-            "suite": suite.model_dump(mode="json"),
-            "claims": [claim.model_dump(mode="json") for claim in claims],
-            "overrides": [],
-            "skipped": [],
-        },
-    )
-    return root
-
-
-def planted(saving: float, basis: Basis = Basis.MEASURED, seeds: int = 4) -> list[Record]:
-    return records(("0.3M", "1M"), range(seeds), {"sat": Planted(saving)}, basis=basis)
 
 
 # The whole

@@ -13,12 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import pytest
+from answers import Harness, harness_in_process
 from tiny_commands import scenario
 
-from harness import cli
 from harness.meter import base
 from harness.meter.opinions.base import OPINIONS, Opinion, Part, SecondOpinion
 from harness.types import Basis
@@ -37,38 +37,17 @@ sys.exit(10 + len(seen))
 """
 
 
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-Measure = Callable[..., Answer]
-
-
 @pytest.fixture
-def measure(capfd, monkeypatch, tmp_path) -> Measure:
+def measure(capfd, monkeypatch, tmp_path) -> Harness:
     """``measure("--json", "--", "true")`` in this process and an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(base, "MAX_MARGIN_S", 0.02)
 
-    def call(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["harness", "measure", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capfd.readouterr()
-        assert "Traceback" not in captured.err
-        return Answer(int(ended.value.code or 0), captured.out, captured.err)
-
-    return call
+    return harness_in_process(capfd, monkeypatch, "measure")
 
 
 @pytest.fixture
-def exactly(measure, monkeypatch) -> Measure:
+def exactly(measure, monkeypatch) -> Harness:
     """The same, reading long enough beside each window for its edges: where joules are tested."""
     monkeypatch.setattr(base, "MAX_MARGIN_S", 0.16)
     return measure
