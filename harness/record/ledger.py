@@ -106,10 +106,17 @@ class Ledger:
         """Hold the set for writing; yields what had to be mended. One writer at a time.
 
         Raises:
-            UserError: another process is writing to this set.
+            UserError: another process is writing to this set, or nothing can be written there.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as lock:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = (self.root / ".lock").open("w")
+        except OSError as error:
+            raise UserError(
+                f"{self.root}: a result set can't be written there ({error.strerror}); choose another folder with "
+                "--results"
+            ) from error
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

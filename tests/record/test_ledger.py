@@ -144,3 +144,11 @@ def test_orphans_are_kept_under_numbers_and_shared_files_stay(tmp_path):
         "samples/calibration.samples": "shared", "samples/idle-block.samples": "shared",
     }  # fmt: skip
     assert unused(tmp_path / "samples" / "calibration.samples").name == "calibration-2.samples"
+
+
+def test_a_place_that_can_not_be_written_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=r"can't be written there .* --results"), Ledger(place).writing():
+            pass
+    assert (tmp_path / "file").read_text() == "mine"
