@@ -113,7 +113,7 @@ class FlopWatch:
             return
         if not is_compiled(module):
             self._mode = _Products()
-            self._mode.__enter__()
+            self._mode.__enter__()  # type: ignore[no-untyped-call]
             return
         # compiled code hides its products: look at one eager pass beside the real one, which stays as it is
         with _undisturbed(module), torch.compiler.set_stance("force_eager"), _Products() as products:
@@ -123,7 +123,7 @@ class FlopWatch:
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         mode, self._mode = self._mode, None
         if mode is not None:
-            mode.__exit__(None, None, None)
+            mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._book(mode, output)
 
     def _book(self, products: _Products, output: Any) -> None:
