@@ -312,7 +312,7 @@ def _margin(claim: Claim, name: str, strata: Sequence[Sequence[float]], what: st
     allowed = percent(margin) if relative else f"{margin:g}"
     return Condition(
         what=what + where,
-        said=f"has {name} {size} {direction}{where}{interval(shown, share=relative)}, "
+        said=f"has {name} {size} {direction}{where}{interval(shown, share=relative, digits=2)}, "
         f"where less than {allowed} worse is allowed",
         estimate=estimate, bound=margin, p_met=found.p("below", margin), p_failed=found.p("above", margin),
         basis=Basis.MEASURED, open_because="" if found.error is not None else "n=1, no interval",

@@ -13,12 +13,12 @@ def percent(share: float, digits: int = 1) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) + " %"
 
 
-def interval(estimate: Estimate, *, share: bool) -> str:
-    """ " (95 % interval 58.9 to 61.4)", or " (n=1, no interval)"."""
+def interval(estimate: Estimate, *, share: bool, digits: int | None = None) -> str:
+    """ " (95 % interval 58.9 to 61.4)", or " (n=1, no interval)"; ``digits`` as the value has, 1 or 3 by default."""
     if estimate.low is None or estimate.high is None:
         return f" (n={estimate.n}, no interval)"
     low, high = (100 * estimate.low, 100 * estimate.high) if share else (estimate.low, estimate.high)
-    digits = 1 if share else 3
+    digits = digits if digits is not None else 1 if share else 3
     return f" ({percent(estimate.level, 0)} interval {low:.{digits}f} to {high:.{digits}f})"
 
 

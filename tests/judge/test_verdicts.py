@@ -513,7 +513,7 @@ def test_a_better_quality_and_its_interval_count_in_one_direction():
     (check,) = got.checks
     assert (check.estimate.value, check.estimate.unit) == (pytest.approx(-0.5, abs=0.1), "points worse")
     low, high = -check.estimate.high, -check.estimate.low
-    assert f"{-check.estimate.value:.2f} points better (95 % interval {low:.3f} to {high:.3f})" in got.reason
+    assert f"{-check.estimate.value:.2f} points better (95 % interval {low:.2f} to {high:.2f})" in got.reason
 
 
 def test_an_interval_off_0_that_holm_does_not_let_pass_is_said_to_be_one():
