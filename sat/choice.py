@@ -13,7 +13,7 @@ from sat.config import SATConfig
 from sat.distributed import whole
 from sat.parts import Part
 from sat.score import UnitScores, magnitudes
-from sat.select import choose, generator, place
+from sat.select import choose, generator, place, rise
 from sat.units import units_kept
 
 
@@ -87,6 +87,12 @@ class Choice:
         """
         config = self._config
         keep = units_kept(part.units, share, max(config.floor, part.floor, len(part.pinned)))
+        if config.regime == "narrowing":
+            frozen = part.units - len(before or range(part.units))
+            limit = part.units - keep
+            by_schedule = free or config.score == "order"
+            scores = self.histories[part.name].score
+            return tuple(range(limit if by_schedule else rise(scores, frozen, limit), part.units))
         if config.score == "order":
             return place(part.units, before, keep, spread=config.spreads, pinned=part.pinned)
         history = self.histories[part.name]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
+from sat.below import below
 from sat.checks import check_parts, check_structure
 from sat.choice import Choice
 from sat.config import SATConfig, decisions
@@ -34,6 +35,11 @@ ATTACHED = "_sat_controller"
 NO_LOSS = (
     "score {!r} probes the model: give sparsify_ a loss, a callable that returns the loss of probe micro-batch i, or "
     "choose score 'magnitude' or 'random'"
+)
+
+NO_TRACE = (
+    "mode 'prefix' runs a part of loss(0) to see what lies below the layers: give sparsify_ a loss, a callable that "
+    "returns the loss of micro-batch i"
 )
 
 
@@ -74,7 +80,7 @@ class Controller:
         self.ranks = Ranks(process_group)
         self.replicas = Replicas(self)
         self._owners = prepare(model)
-        self.parts = _parts(structure, optimizer, config, self._owners)
+        self.parts = _parts(model, structure, optimizer, config, self._owners, loss)
         check_parts(model, self.parts, config)
         self._choice = Choice(model, self.parts, config, total_steps)
         self.ramp = Ramp(config.ramp_steps, model)
@@ -119,20 +125,29 @@ class Controller:
         self._choice.observe()
 
     def end_step(self, step: int) -> None:
-        """After the optimizer's step: the active units count as trained, returning units ramp up."""
+        """After the optimizer's step: the active units count as trained, returning units ramp up.
+
+        Not to be called after a step that was left out (a gradient scaler leaves those out that overflow).
+        """
         self.position = step + 1
         self._ledger.end_step()
         self.ramp.advance(self.parts)
+        self.pace.advance()
         self.replicas.install()
 
     def step(self) -> Switch | None:
-        """For a plain loop, after ``optimizer.step()``: closes this step and switches for the next if due."""
+        """For a plain loop, after ``optimizer.step()``: closes this step and switches for the next if due.
+
+        Where the optimizer took no step since the last call, nothing happens: a gradient scaler left it out, or
+        gradients are still being accumulated.
+        """
+        if self._watch is not None and not self._watch.taken():
+            return None
         self.end_step(self.position)
         return self.begin_step(self.position) if self.position < self.total_steps else None
 
     def probe(self) -> dict[str, UnitScores]:
         """One importance probe alone, changing nothing; empty where the score needs none.
-        self.pace.advance()
 
         Raises:
             ValueError: no ``loss`` was given, or it has no gradient.
@@ -169,6 +184,10 @@ class Controller:
         """
         return self._switch(share, {}, self.position, free=True)
 
+    def memory(self) -> Memory:
+        """Bytes of parameters, gradients, optimizer state and bank now, counted from their tensors."""
+        return memory(self.model, self.optimizer, self.parts, self.config.bank == "host")
+
     @property
     def active_units(self) -> float:
         """Active units as a share of all."""
@@ -189,18 +208,23 @@ class Controller:
         ``growing``: units that never entered enter now by their entry rule. ``persistent``: the output
         projections of inactive units are zeroed, so the full model computes what the active part computes.
         ``rotating`` with skipping: output projections are multiplied by the active share, as with dropout, since
-        units were trained with that share of their fellows; those never trained are zeroed. ``freeze``: as it is.
+        units were trained with that share of their fellows; those never trained are zeroed. Modes with a whole forward
+        pass leave the weights as they are.
         """
         report = self.report()
         if any(len(part.active) < part.units for part in self.parts):
             self._complete()
         self.ramp.stop()
+        self.pace.stop()
         for part in self.parts:
             part.switch(tuple(range(part.units)))
+            part.release()
         self._ledger.close()
         self.replicas.remove()
         if self._hook is not None:
             self._hook.remove()
+        if self._watch is not None:
+            self._watch.remove()
         for attribute in (ATTACHED, "save_pretrained"):
             self.model.__dict__.pop(attribute, None)
         for remove in self._at_finish:
@@ -215,7 +239,6 @@ class Controller:
     def plain(self) -> Iterator[None]:
         """The model with its plain names, shapes and configuration for a while; afterwards all is as before."""
         if self.is_plain:  # a save inside a save
-        self.pace.stop()
             yield
             return
         settle(self.model)
@@ -242,7 +265,7 @@ class Controller:
                 )
             self._switch(1.0, {}, self.position, free=True)
             return
-        if self.config.mode == "freeze":
+        if self.config.whole_forward:
             return
         for part in self.parts:
             active = part.active
@@ -286,6 +309,7 @@ class Controller:
             "share": self._share,
             "started": self._started,
             "ramp": self.ramp.state(),
+            "pace": self.pace.state(),
             "tally": self._ledger.tally.state(),
             "parts": {
                 part.name: {"active": list(part.active), **self._choice.histories[part.name].state()}
@@ -302,6 +326,7 @@ class Controller:
         self._started = progress["started"]
         self._ledger.load(tally, progress["seconds"])
         self._choice.load(progress["parts"])
+        self.pace.load(progress["pace"])
         self.ramp.load(progress["ramp"], self.parts, next(self.model.parameters()).device)
 
     def check_ranks(self, *decision: object) -> None:
@@ -309,7 +334,6 @@ class Controller:
 
         Raises:
             ValueError: settings, active units, their history, or (unless sharded) weights differ; the text says where.
-            "pace": self.pace.state(),
         """
         if self.ranks.size > 1:
             agreed: dict[str, object] = {"settings": (self.config, self.total_steps, self.position, decision)}
@@ -326,7 +350,6 @@ class Controller:
         return [values.get(unit, 1.0) if unit in part.active else 0.0 for unit in range(part.units)]
 
     def _switch(self, share: float, probed: Mapping[str, UnitScores], step: int, *, free: bool = False) -> Switch:
-        self.pace.load(progress["pace"])
         """Choose the active set of ``share`` by the present scores and install it."""
         settle(self.model)
         self.check_ranks(share, step, free)
@@ -334,6 +357,8 @@ class Controller:
         self.ranks.average(self._choice.histories)
         entries = exits = returns = 0
         device = next(self.model.parameters()).device
+        came: dict[str, list[int]] = {}
+        stayed: dict[str, list[int]] = {}
         for part in self.parts:
             history = self._choice.histories[part.name]
             before = part.active if self._started else ()
@@ -345,20 +370,21 @@ class Controller:
             if before and self.config.mode == "skip":
                 self.ramp.start(part, returning, device, gated)
             history.book(active)
+            if before:
+                came[part.name], stayed[part.name] = [*fresh, *returning], sorted(set(active) & set(before))
             entries += len(fresh)
             returns += len(returning)
             exits += len(set(before) - set(active))
+        self.pace.start(came, stayed)
         self._started = True
         self._share = share
         self._ledger.decide(
             step,
             share,
-            trained_only=self.config.mode == "freeze",
+            trained_only=self.config.whole_forward,
             entries=entries,
             exits=exits,
             returns=returns,
-        came: dict[str, list[int]] = {}
-        stayed: dict[str, list[int]] = {}
             probed=bool(probed),
             count=not free,
         )
@@ -367,13 +393,23 @@ class Controller:
         )
 
 
-def _parts(structure: Structure, optimizer: Optimizer | None, config: SATConfig, owners: Owners) -> list[Part]:
+def _parts(
+    model: nn.Module,
+    structure: Structure,
+    optimizer: Optimizer | None,
+    config: SATConfig,
+    owners: Owners,
+    loss: Loss | None,
+) -> list[Part]:
     if config.axis == "width" and owners:
         return [ShardedSite(site, optimizer, owners, host_bank=config.bank == "host") for site in structure.parts]
-            if before:
-                came[part.name], stayed[part.name] = [*fresh, *returning], sorted(set(active) & set(before))
     if config.axis == "width":
         return [CompactSite(site, optimizer, config.bank == "host") for site in structure.parts]
-    kind = FrozenLayers if config.mode == "freeze" else SkippedLayers
-        self.pace.start(came, stayed)
-    return [kind(stack) for stack in structure.stacks]
+    if config.mode == "prefix":
+        if loss is None:
+            raise ValueError(NO_TRACE)
+        return [FrozenPrefix(structure.stacks, below(model, structure.stacks, loss))]
+    if config.whole_forward:
+        kind = FrozenLayers if config.mode == "freeze" else BypassedLayers
+        return [kind(stack) for stack in structure.stacks]
+    return [SkippedLayers(stack, optimizer, config.bank == "host") for stack in structure.stacks]

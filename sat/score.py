@@ -68,7 +68,7 @@ def gate_probe(
         for part in parts
     }
     hooks: list[RemovableHandle] = []
-    with _apart(model, parts, trainable=lambda _: False):
+    with apart(model, parts, trainable=lambda _: False):
         try:
             for part in parts:
                 hooks += part.gated(leaves[part.name])
@@ -101,7 +101,7 @@ def taylor_probe(
         ValueError: the loss does not depend on the model.
     """
     stacks = [part.layer_parameters() for part in parts]
-    with _apart(model, parts, trainable=trainable):
+    with apart(model, parts, trainable=trainable):
         wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
         sharded = is_sharded(model)
         rows = []
@@ -150,7 +150,7 @@ def _collect(names: Sequence[str], rows: Sequence[Sequence[Tensor]]) -> dict[str
 
 
 @contextmanager
-def _apart(model: nn.Module, parts: Sequence[Part], trainable: Callable[[nn.Parameter], bool]) -> Iterator[None]:
+def apart(model: nn.Module, parts: Sequence[Part], trainable: Callable[[nn.Parameter], bool]) -> Iterator[None]:
     """A full model for a while, with its own gradient flags; generators and buffers (running statistics) continue as
     if nothing had happened."""
     device = next(model.parameters()).device
