@@ -253,8 +253,3 @@ def half_width(saving_share: float, scatter: float, pairs: int, level: float = L
     """Expected half-width of the interval of a saving, in shares (delta method)."""
     t = t_quantile(0.5 + level / 2, pairs - 1)
     return (1 - saving_share) * math.sqrt(2) * scatter * t / math.sqrt(pairs)
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    """Of positive numbers."""
-    return math.exp(math.fsum(map(math.log, values)) / len(values))

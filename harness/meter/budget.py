@@ -27,33 +27,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 GAIN, MODEL, EDGES, QUANTUM = "sensor gain", "watts per core", "edges", "quantum"
 SAMPLING, ALIASING, DISAGREEMENT = "sampling", "aliasing", "channel disagreement"
 CLOCK, UNOBSERVED = "clock", "unobserved"
 
-TYPE_A = frozenset({SAMPLING})
-"""Evaluated from the spread of readings (GUM 4.2)."""
-TYPE_B = frozenset({GAIN, MODEL, EDGES, QUANTUM, ALIASING, DISAGREEMENT, CLOCK, UNOBSERVED})
-"""Evaluated otherwise (GUM 4.3)."""
 SYSTEMATIC = frozenset({GAIN, MODEL, ALIASING, CLOCK, UNOBSERVED})
 """Parts that add linearly over windows and devices; the others add in quadrature."""
 CLOCK_RATE = 500e-6
 """Largest rate by which NTP may slew a Linux clock (``adjtimex``, MAXFREQ), above any crystal's own error."""
-
-
-def kind_of(part: str) -> Literal["A", "B"]:
-    """How a part of the budget was evaluated.
-
-    Raises:
-        KeyError: no such part.
-    """
-    if part in TYPE_A:
-        return "A"
-    if part in TYPE_B:
-        return "B"
-    raise KeyError(part)
 
 
 def combined_j(parts: Mapping[str, float], without: Sequence[str] = ()) -> float:
