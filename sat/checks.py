@@ -8,7 +8,6 @@ from torch import nn
 
 from sat.config import SATConfig
 from sat.parts import Part
-from sat.score import is_compiled
 from sat.select import place
 from sat.structure import Structure
 from sat.units import units_kept
@@ -38,11 +37,11 @@ def check_parts(model: nn.Module, parts: Sequence[Part], config: SATConfig) -> N
             f"regime 'persistent' delivers the full model with layers that do nothing, but the layers of {gated} "
             "normalise after the residual sum, so they always do something; use regime 'growing' or 'rotating', or "
             "axis 'width'"
+        )
     if gated is not None and config.entry == "split":
         raise ValueError(
             f"entry 'split' shares what a layer adds to the residual stream, but the layers of {gated} normalise after "
             "the residual sum; use entry 'copy' or 'interleaved'"
-        )
         )
     rises = gated is not None and config.entry == "zero"
     if rises and config.ramp_steps < 2:

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from sat.compiled import Uncompiled, uncompiled
 from sat.parts import Part
 
 
@@ -17,13 +18,15 @@ class Ramp:
     """Rising gates by part and unit, over n steps.
 
     A returning unit's gate is 1/n in its first step back and 1 from its n-th on. A new one that can't enter with
-    a zero output starts one step earlier, at 0: its entry changes nothing.
+    a zero output starts one step earlier, at 0: its entry changes nothing. Gates are hooks, which compiled code does
+    not see: layers of ``model`` that hold one run uncompiled for as long as it rises.
     """
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, model: nn.Module) -> None:
         self.steps = steps
+        self._model = model
         self._rising: dict[str, dict[int, int]] = {}  # part -> unit -> steps done since its return, -1 if new
-        self._hooks: dict[str, tuple[list[RemovableHandle], Tensor]] = {}
+        self._hooks: dict[str, tuple[list[RemovableHandle | Uncompiled], Tensor]] = {}
 
     def start(self, part: Part, returning: Sequence[int], device: torch.device, new: Sequence[int] = ()) -> None:
         """After a switch of ``part``: units that left stop rising, ``returning`` and ``new`` ones begin."""
@@ -90,7 +93,8 @@ class Ramp:
         if not self._rising.get(part.name):
             return
         gates = torch.tensor(self._present(part), device=device)
-        self._hooks[part.name] = (part.gated(gates), gates)
+        eager = uncompiled(self._model, part.gated_modules)
+        self._hooks[part.name] = ([*part.gated(gates), *eager], gates)
 
     def _remove(self, name: str) -> None:
         for handle in self._hooks.pop(name, ([], None))[0]:

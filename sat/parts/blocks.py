@@ -41,6 +41,17 @@ def scale_(full: Tensor, cut: Cut, index: Tensor, factor: float) -> None:
         run.index_copy_(cut.dim, index, run.index_select(cut.dim, index) * factor)
 
 
+def fill_empty_(full: Tensor, cuts: Sequence[Cut], known: Tensor, entering: Tensor) -> None:
+    """Give those units of ``entering`` that hold nothing but zeros the mean of the units ``known``."""
+    for cut in cuts:
+        for run in _runs(full, cut):
+            new = run.index_select(cut.dim, entering)
+            empty = ~new.bool().movedim(cut.dim, 0).flatten(1).any(1)
+            mean = run.index_select(cut.dim, known).mean(cut.dim, keepdim=True)
+            shape = [-1 if dim == cut.dim else 1 for dim in range(new.dim())]
+            run.index_copy_(cut.dim, entering, torch.where(empty.view(shape), mean, new))
+
+
 def sum_per_unit(values: Tensor, cuts: Sequence[Cut]) -> Tensor:
     """Sums over every unit in fp32, shape (units,). What two units share counts half for each."""
     values = values.contiguous()

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from sat.parts.bank import Bank
 from sat.parts.base import Part
+from sat.parts.slices import Slice
 from sat.structure import Stack, layer_flops
 
-from sat.parts.slices import Slice
 
 class _Layers(Part):
     """What both modes share: units are the stack's layers."""
@@ -27,6 +29,12 @@ class _Layers(Part):
         self._numbers = [_layer_numbers(layer) for layer in self._all]
         self.unit_flops = layer_flops(self._all) / self.units
         self.floor = stack.floor
+
+    @property
+    def gated_modules(self) -> list[nn.Module]:
+        """See :meth:`Part.gated_modules`."""
+        pinned = [module for unit in self.stack.pinned for module in self.stack.outputs[unit]]
+        return [*self.stack.layers, *pinned]
 
     def gated(self, gates: Tensor) -> list[RemovableHandle]:
         """See :meth:`Part.gated`: a layer's result is what it adds to the residual stream.
@@ -99,14 +107,6 @@ class _Layers(Part):
         for name, own in _tensors(self._all[target]).items():
             own.copy_(given[name])
 
-    def layer_parameters(self) -> list[list[nn.Parameter]]:
-        """Parameters of every layer, active or not."""
-        return [list(layer.parameters()) for layer in self._all]
-
-
-class SkippedLayers(_Layers):
-    """Mode ``skip``: the owner holds the active layers only, renumbered from 0, so that caches stay consistent.
-
     def pairs(self, source: int, target: int) -> list[tuple[nn.Parameter, nn.Parameter]]:
         """Parameters of layer ``source`` with those of ``target`` that are copies of them."""
         given = dict(self._all[source].named_parameters())
@@ -123,12 +123,30 @@ class SkippedLayers(_Layers):
                 if parameter.requires_grad:
                     yield Slice(parameter, factor)
 
+    def layer_parameters(self) -> list[list[nn.Parameter]]:
+        """Parameters of every layer, active or not."""
+        return [list(layer.parameters()) for layer in self._all]
+
+
+class SkippedLayers(_Layers):
+    """Mode ``skip``: the owner holds the active layers only, renumbered from 0, so that caches stay consistent.
+
     The others keep their weights here; they stay in the optimizer's groups without gradients, so neither a
-    step nor weight decay moves them, and they have no optimizer state before they have been trained.
+    step nor weight decay moves them, and they have no optimizer state before they have been trained. With the bank on
+    the host, their weights, buffers and optimizer state lie there while they are out.
     """
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, optimizer: Optimizer | None = None, host_bank: bool = False) -> None:
         super().__init__(stack)
+        self.bank = Bank(host_bank)
+        self._optimizer = optimizer
+        self._device = next(self._all[0].parameters()).device
+        self._out: set[int] = set()  # units in the bank
+        if host_bank and any(hasattr(p, "to_local") for layer in self._all for p in layer.parameters()):
+            raise ValueError(
+                f"bank 'host': the parameters of {stack.name} are sharded, and FSDP must find every shard on its "
+                "device; use bank 'device', which then holds this rank's shards only"
+            )
         self.pinned = stack.pinned
         self.enters_at_zero = stack.identity
         self._whole = stack.layers
@@ -158,7 +176,43 @@ class SkippedLayers(_Layers):
         finally:
             self._install(self.active)
 
+    def banked(self) -> Iterator[Tensor]:
+        """See :meth:`Part.banked`."""
+        for unit in self._out:
+            yield from _tensors(self._all[unit]).values()
+            for _, _, value in self._states(unit):
+                yield value
+
+    def absent_parameters(self) -> Iterator[nn.Parameter]:
+        """See :meth:`Part.absent_parameters`."""
+        return (parameter for unit in self._out for parameter in self._all[unit].parameters())
+
+    @torch.no_grad()
+    def _keep(self, out: set[int]) -> None:
+        """Units ``out`` lie in the bank from now on, the others on the device."""
+        for unit in out - self._out:
+            for tensor in _tensors(self._all[unit]).values():
+                tensor.data = self.bank.away(tensor.data)
+            for held, key, value in self._states(unit):
+                held[key] = self.bank.away(value)
+        for unit in self._out - out:
+            for tensor in _tensors(self._all[unit]).values():
+                tensor.data = self.bank.back(tensor.data, self._device)
+            for held, key, value in self._states(unit):
+                held[key] = self.bank.back(value, self._device)
+        self._out = out
+
+    def _states(self, unit: int) -> list[tuple[dict[str, Any], str, Tensor]]:
+        """Optimizer state of a unit: where it is held, and what; counters stay where their optimizer wants them."""
+        if self._optimizer is None:
+            return []
+        held = [self._optimizer.state[p] for p in self._all[unit].parameters() if p in self._optimizer.state]
+        return [
+            (state, key, v) for state in held for key, v in state.items() if isinstance(v, Tensor) and v.numel() > 1
+        ]
+
     def _install(self, active: tuple[int, ...]) -> None:
+        self._keep(set(range(self.units)) - set(active))
         whole = len(active) == self.units
         layers = self._whole if whole else self._list([self._all[unit] for unit in active])
         layers.train(self.stack.owner.training)  # train() and eval() have not reached layers that were out

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from sat.optimizers import Elementwise, Reduced, described, state_cuts
+from sat.parts.bank import Bank
 from sat.parts.base import Part
 from sat.parts.blocks import clear_, fill_empty_, gather, scale_, scatter_, sum_per_unit
 from sat.parts.slices import Slice, cut_slice
@@ -25,9 +27,9 @@ from sat.structure import Cut, Gate, Site
 class CompactSite(Part):
     """A site whose active units are stored one after the other, in rising order.
 
-    Optimizer state tensors of the parameter's shape (``exp_avg``, ``exp_avg_sq``, ``momentum_buffer``) are cut
-    like it: a unit that stays keeps its state exactly, a fresh one starts at zero, one that returns finds its
-    old state. Scalars (``step``) belong to the whole tensor and are left alone. Buffers (running statistics of
+    Optimizer state is cut as :mod:`sat.optimizers` says it follows the parameter: a unit that stays keeps its state
+    exactly, a fresh one starts at zero (or at the mean, where zero would mean a huge step), one that returns finds
+    its old state. Scalars (``step``) belong to the whole tensor and are left alone. Buffers (running statistics of
     batch norms) are cut as parameters are.
     """
 
@@ -39,7 +41,7 @@ class CompactSite(Part):
         self.floor = site.floor
         self.active = tuple(range(site.units))
         self._optimizer = optimizer
-        self._host = host_bank
+        self.bank = Bank(host_bank)
         self._tensors = _tensors(site)
         self._weights: list[Tensor] = []  # the bank; empty while the site is whole
         self._states: list[dict[str, Tensor]] = []
@@ -50,13 +52,14 @@ class CompactSite(Part):
         """See :meth:`Part.switch`.
 
         Raises:
-            ValueError: an optimizer state that has neither the parameter's shape nor one element.
+            ValueError: optimizer state that is not described, or not of the shape of its description.
         """
         if active == self.active and not fresh:
             return
         self._store()
         for cut, full in self._outputs(self._weights) if fresh else ():
             clear_(full, cut, self._index(fresh, full))
+        self._fill(active)
         in_place = len(active) == len(self.active) < self.units
         whole = len(active) == self.units
         self.active = active
@@ -69,10 +72,11 @@ class CompactSite(Part):
                 _reshape(tensor, self._present(full if whole else self._gather(full, cuts), tensor))
             for key, bank in states.items():
                 held = self._optimizer_state(tensor)
+                along = self._state_cuts(key, bank, full, cuts)
                 if in_place:
-                    held[key].copy_(self._gather(bank, cuts))
+                    held[key].copy_(self._gather(bank, along))
                 else:
-                    held[key] = self._present(bank if whole else self._gather(bank, cuts), tensor)
+                    held[key] = self._present(bank if whole else self._gather(bank, along), tensor)
         self._follow(len(active))
         if whole:
             self._weights, self._states = [], []
@@ -103,10 +107,6 @@ class CompactSite(Part):
                     self._optimizer_state(tensor).update(states)
             self._follow(len(self.active))
 
-    def gated(self, gates: Tensor) -> list[RemovableHandle]:
-        """See :meth:`Part.gated`: the gates stand before the output projections."""
-
-        def hook(gate: Gate) -> Any:
     def banked(self) -> Iterator[Tensor]:
         """See :meth:`Part.banked`: the full tensors of all units."""
         yield from self._weights
@@ -126,6 +126,10 @@ class CompactSite(Part):
         """See :meth:`Part.slices`."""
         return (cut_slice(parameter, cuts, self.active, factors) for parameter, cuts in self._parameters())
 
+    def gated(self, gates: Tensor) -> list[RemovableHandle]:
+        """See :meth:`Part.gated`: the gates stand before the output projections."""
+
+        def hook(gate: Gate) -> Any:
             def multiply(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
                 hidden = args[0]
                 shape = [1] * hidden.dim()
@@ -171,33 +175,48 @@ class CompactSite(Part):
         if not self._weights:
             self._weights = [self._home(tensor.data) for tensor, _ in self._tensors]
             self._states = [
-                {key: self._home(value) for key, value in self._cuttable(tensor).items()} for tensor, _ in self._tensors
+                {key: self._home(value) for key, (value, _) in self._cuttable(tensor, cuts).items()}
+                for tensor, cuts in self._tensors
             ]
             return
         for (tensor, cuts), full, states in zip(self._tensors, self._weights, self._states, strict=True):
             self._scatter(tensor.data, full, cuts)
-            held = self._cuttable(tensor)
+            held = self._cuttable(tensor, cuts)
             for forgotten in set(states) - set(held):
                 del states[forgotten]
-            for key, value in held.items():
+            for key, (value, along) in held.items():
                 if key not in states:
-                    states[key] = self._home(value.new_zeros(full.shape))
-                self._scatter(value, states[key], cuts)
+                    shape = list(value.shape)
+                    for cut in along:
+                        shape[cut.dim] = self.units * sum(cut.sizes)
+                    states[key] = self._home(value.new_zeros(shape))
+                self._scatter(value, states[key], along)
 
-    def _cuttable(self, tensor: Tensor) -> dict[str, Tensor]:
+    def _fill(self, active: Sequence[int]) -> None:
+        """Units that enter without history start from the mean, where their state asks for it."""
+        entering = [unit for unit in active if unit not in self.active]
+        if self._optimizer is None or not entering:
+            return
+        follows = described(self._optimizer)
+        for (_, cuts), full, states in zip(self._tensors, self._weights, self._states, strict=True):
+            for key, bank in states.items():
+                kind = follows[key]
+                if isinstance(kind, Elementwise | Reduced) and kind.entry == "mean":
+                    along = self._state_cuts(key, bank, full, cuts)
+                    fill_empty_(bank, along, self._index(self.active, bank), self._index(entering, bank))
+
+    def _cuttable(self, tensor: Tensor, cuts: Sequence[Cut]) -> dict[str, tuple[Tensor, tuple[Cut, ...]]]:
+        """The optimizer's state of a tensor that is cut with it, and where."""
         found = {}
         for key, value in (self._optimizer.state.get(tensor, {}) if self._optimizer else {}).items():
-            if not isinstance(value, Tensor):
-                continue
-            if value.shape == tensor.shape:
-                found[key] = value
-            elif value.numel() != 1:
-                raise ValueError(
-                    f"{type(self._optimizer).__name__}: state {key!r} of a parameter of {self.name} has shape "
-                    f"{tuple(value.shape)}, the parameter {tuple(tensor.shape)}; axis 'width' needs state per "
-                    "element (Adam, AdamW, SGD, RMSprop), or use axis 'depth'"
-                )
+            along = self._state_cuts(key, value, tensor, cuts)
+            if along:
+                found[key] = (value, along)
         return found
+
+    def _state_cuts(self, key: str, value: Any, tensor: Tensor, cuts: Sequence[Cut]) -> tuple[Cut, ...]:
+        assert self._optimizer is not None
+        return state_cuts(key, value, tensor, cuts, self._optimizer)
 
     def _optimizer_state(self, tensor: Tensor) -> dict[str, Any]:
         assert self._optimizer is not None
@@ -209,12 +228,10 @@ class CompactSite(Part):
             setattr(count.module, count.attribute, count.per_unit * active)
 
     def _home(self, tensor: Tensor) -> Tensor:
-        if not self._host or tensor.device.type in {"cpu", "meta"}:
-            return tensor
-        return tensor.cpu().pin_memory()
+        return self.bank.away(tensor)
 
     def _present(self, tensor: Tensor, like: Tensor) -> Tensor:
-        return tensor.to(like.device)
+        return self.bank.back(tensor, like.device)
 
     def _index(self, units: Sequence[int], like: Tensor) -> Tensor:
         return torch.tensor(units, dtype=torch.long, device=like.device)

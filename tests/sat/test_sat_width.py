@@ -373,14 +373,6 @@ def test_returning_units_ramp_up():
     probe.remove()
 
 
-def test_unsupported_optimizer_state_is_named():
-    model = llama()
-    optimizer = torch.optim.Adafactor(model.parameters(), lr=1e-2)
-    controller = attach(model, optimizer, 10, **GROWING)
-    with pytest.raises(ValueError, match=r"Adafactor: state 'row_var' of a parameter of model\.layers\.0\.self_attn"):
-        train(model, optimizer, controller, 0, 10)
-
-
 def test_gradient_checkpointing_gives_the_same_training():
     runs = []
     for checkpointing in (False, True):
@@ -407,13 +399,6 @@ def test_layers_compiled_in_place_train_the_same_and_their_probes_see_the_gates(
     assert graphs  # not eager all along
     assert runs[0] == runs[1]
     assert all(threshold > 0 for threshold in runs[1][1].thresholds.values())
-
-
-def test_compiled_layers_and_ramps_are_refused():
-    model = llama(layers=2)
-    model.model.layers[0].compile(backend="eager")
-    with pytest.raises(ValueError, match="set ramp_steps=0, or don't compile"):
-        attach(model, adamw(model), axis="width", regime="rotating", schedule=((0.0, 0.5),))
 
 
 def test_deep_copies_are_independent():
