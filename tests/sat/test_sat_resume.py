@@ -13,12 +13,17 @@ import sat
 ARMS = {
     "depth": {},
     "depth, interleaved": {"entry": "interleaved", "schedule": ((0.0, 0.25), (0.3, 0.5), (0.6, 1.0))},
+    "depth, split": {
+        "entry": "split", "entry_state": "copied", "schedule": ((0.0, 0.25), (0.3, 0.5), (0.6, 1.0)),
+        "rewarm_steps": 5, "protect_steps": 4, "protect": 0.3,
+    },
     "width": {"axis": "width"},
     "width, random": {"axis": "width", "score": "random"},
     "width, taylor": {"axis": "width", "score": "taylor", "observe_every": 2},
     "width, rotating": {
         "axis": "width", "regime": "rotating", "schedule": ((0.0, 0.4),), "interval": 3, "ramp_steps": 5,
         "hysteresis": 0.0, "swap_share": 1.0, "swap_until": None, "explore": 0.3,
+        "rewarm_steps": 4, "protect_steps": 2, "protect": 0.5,
     },
     "freeze": {"mode": "freeze", "interval": 4, "schedule": ((0.0, 0.5),)},
 }  # fmt: skip
@@ -35,7 +40,7 @@ def through_disk(state):
     return torch.load(file, weights_only=True)
 
 
-@pytest.mark.parametrize(("arm", "stop"), [*[(arm, 9) for arm in ARMS], ("width", 15), ("width, rotating", 4)])
+@pytest.mark.parametrize(("arm", "stop"), [*[(arm, 9) for arm in ARMS], ("depth, split", 12), ("width", 15), ("width, rotating", 4)])
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(arm, stop):
     steps = 16
     whole = model_of(arm)
