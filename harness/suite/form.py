@@ -125,7 +125,7 @@ class ExperimentForm(_Form):
     recipe: Json = Field(default_factory=dict, description="Changes to the workload's recipe, for all arms.")
     factors: dict[str, Levels] = Field(
         default_factory=dict,
-        description="Keys of the recipe with the levels each takes: every combination is run, and paired within itself.",
+        description="Keys of the recipe with the levels each takes; every combination is run and paired in itself.",
     )
     options: Json = Field(default_factory=dict, description="Changes to the workload's options.")
 

@@ -79,6 +79,14 @@ def test_steady_measures_each_phase_with_a_probe_apart(specs):
         assert kinds == expected + [(WindowKind.PROBE, 0)] * bool(phase.probes)
 
 
+def test_a_phase_is_measured_for_the_seconds_asked_for(specs):
+    recipe = specs["dense"].recipe.model_copy(update={"sampled_seconds": 0.5, "sampled_steps": 2})
+    spec = specs["dense"].model_copy(update={"protocol": Protocol.STEADY, "recipe": recipe})
+    (measured,) = [e for e in work(spec) if isinstance(e, Window) and e.kind is WindowKind.TRAIN]
+    assert measured.steps > 2
+    assert (measured.end_ns - measured.start_ns) / 1e9 > 0.2  # by the pace of a few steps: not exact
+
+
 def test_the_peak_of_memory_is_training_not_evaluation(specs, monkeypatch):
     memory = {"peak": 0}
     evaluate = LanguageTask.evaluate
