@@ -219,8 +219,7 @@ class Checker:
                 if first != index:
                     self.source.report(
                         ("experiments", index, "sizes", at),
-                        f"{protocol} at {size}, seed {seed}{f', {levels}' if levels else ''} is in experiments[{first}] "
-                        "already",
+                        f"{protocol} at {size}, seed {seed}{levels and ', '}{levels} is in experiments[{first}] already",
                     )
                     break
 
