@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from sat.below import below
 from sat.checks import check_parts, check_structure
 from sat.choice import Choice
+from sat.compiled import compiled_graphs
 from sat.config import SATConfig, decisions
 from sat.distributed import Ranks, Replicas, ShardedSite, checksums, prepare, settle
 from sat.distributed.shards import Owners
@@ -200,6 +201,7 @@ class Controller:
             active={part.name: part.active for part in self.parts},
             never_trained=self._choice.never_trained(),
             thresholds=self._choice.thresholds(),
+            compiled_graphs=compiled_graphs(self.model),
         )
 
     def finish(self) -> Report:

@@ -95,6 +95,7 @@ class Report:
     switch_seconds: float | None = field(compare=False)
     peak_memory_bytes: int | None = field(compare=False)
     peak_memory_of: str | None = field(compare=False)
+    compiled_graphs: int | None = field(compare=False)  # None unless sat.compile_layers compiled the layers
 
     @property
     def step_flops(self) -> int | None:
@@ -152,6 +153,7 @@ class Report:
         lines.insert(1, "-" * len(lines[0]))
         dense = "" if self.flops_of_dense is None else f" ({self.flops_of_dense:.1%} of as many dense steps)"
         memory = _bytes(self.peak_memory_bytes) + (f" ({self.peak_memory_of})" if self.peak_memory_of else "")
+        graphs = [] if self.compiled_graphs is None else [f"{self.compiled_graphs} graphs compiled"]
         return "\n".join(
             [
                 self.summary,
@@ -161,6 +163,7 @@ class Report:
                 f"together {_flops(self.total_flops)}{dense}",
                 f"time: probes {_seconds(self.probe_seconds)}, switches {_seconds(self.switch_seconds)}, which copied "
                 f"{_bytes(self.switch_bytes)}; peak memory {memory}",
+                *graphs,
             ]
         )
 

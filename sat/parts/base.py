@@ -61,8 +61,8 @@ class Part(ABC):
         """Parameters that hold the active units only, with the places of the units in them."""
         return ()
 
-    def absent_parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters that are not in the model while their unit is out."""
+    def whole_parameters(self, unit: int) -> Iterable[nn.Parameter]:
+        """Parameters that are one unit's alone, and leave the model with it."""
         return ()
 
     def release(self) -> None:  # noqa: B027 (most parts leave nothing behind)

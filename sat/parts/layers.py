@@ -183,9 +183,9 @@ class SkippedLayers(_Layers):
             for _, _, value in self._states(unit):
                 yield value
 
-    def absent_parameters(self) -> Iterator[nn.Parameter]:
-        """See :meth:`Part.absent_parameters`."""
-        return (parameter for unit in self._out for parameter in self._all[unit].parameters())
+    def whole_parameters(self, unit: int) -> Iterator[nn.Parameter]:
+        """See :meth:`Part.whole_parameters`."""
+        return self._all[unit].parameters()
 
     @torch.no_grad()
     def _keep(self, out: set[int]) -> None:
