@@ -217,9 +217,9 @@ class Checker:
                     continue
                 first = seen.setdefault((size, seed, protocol, levels), index)
                 if first != index:
+                    where = f"{protocol} at {size}, seed {seed}{levels and ', '}{levels}"
                     self.source.report(
-                        ("experiments", index, "sizes", at),
-                        f"{protocol} at {size}, seed {seed}{levels and ', '}{levels} is in experiments[{first}] already",
+                        ("experiments", index, "sizes", at), f"{where} is in experiments[{first}] already"
                     )
                     break
 
