@@ -70,6 +70,11 @@ class Family:
     convolutional: bool = False
     relative: bool = False  # of another family in the table, with the same finder
 
+    @property
+    def chain(self) -> bool:
+        """Whether there is a lowest layer: one stack, or stacks that follow one another."""
+        return self.convolutional or len(self.stacks) == 1
+
     def make(self, seed: int = 0) -> nn.Module:
         return copy.deepcopy(_made(self, seed))
 

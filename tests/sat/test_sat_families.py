@@ -21,16 +21,32 @@ ARMS = {
     "depth": {"axis": "depth", "schedule": ((0.0, 0.3), (0.5, 1.0)), "ramp_steps": 3},
     "width": {"axis": "width", "schedule": ((0.0, 0.3), (0.5, 1.0)), "probe_batches": 1},
     "freeze": {"mode": "freeze", "schedule": ((0.0, 0.4),), "interval": 3, "probe_batches": 1},
+    "backward_drop": {"mode": "backward_drop", "schedule": ((0.0, 0.4),), "interval": 3, "probe_batches": 1},
+    "prefix": {"mode": "prefix", "schedule": ((0.0, 0.4), (0.5, 0.2))},
 }
 
 every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 every_kind = pytest.mark.parametrize(  # relatives differ in what the tests of every family look at
     "family", [family for family in FAMILIES.values() if not family.relative], ids=lambda family: family.name
 )
-every_arm = pytest.mark.parametrize("arm", ARMS)
 every_family_and_arm = pytest.mark.parametrize(
     ("family", "arm"),
-    [(family, arm) for family in FAMILIES.values() for arm in ARMS if arm == "width" or not family.relative],
+    [
+        (family, arm)
+        for family in FAMILIES.values()
+        for arm in ARMS
+        if (arm == "width" or not family.relative) and (arm != "prefix" or family.chain)
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+every_kind_and_arm = pytest.mark.parametrize(
+    ("family", "arm"),
+    [
+        (family, arm)
+        for family in FAMILIES.values()
+        for arm in ARMS
+        if not family.relative and (arm != "prefix" or family.chain)
+    ],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
 
@@ -89,7 +105,7 @@ def test_it_trains_enters_unseen_resumes_exactly_and_ends_plain(family, arm):
     before = family.outputs(model)
     assert not torch.allclose(before, dense_outputs)
     switch = controller.begin_step(STEPS // 2)
-    if arm == "freeze":
+    if arm not in {"depth", "width"}:
         assert switch.active_units < 0.6
     else:
         assert switch.active_units == 1.0
@@ -201,8 +217,7 @@ def test_save_pretrained_works_while_sat_is_on(family, arm, tmp_path):
     assert model.save_pretrained.__func__ is PreTrainedModel.save_pretrained
 
 
-@every_arm
-@every_kind
+@every_kind_and_arm
 def test_gradient_checkpointing_gives_the_same_training(family, arm):
     if not getattr(family.make(), "supports_gradient_checkpointing", False):
         pytest.skip("the model has no checkpointing")
@@ -285,6 +300,32 @@ def test_counted_flops_fall_by_the_units_costs(family):
     weight_gradients = sum(cost for name, cost in costs.items() if name.startswith(tuple(out))) // 3
     assert whole - products(family, model) == weight_gradients > 0
 
+    model = family.make()
+    controller = attach(family, model, None, start=False, **ARMS["backward_drop"])
+    controller.set_share(0.5)
+    out = [f"{part.name}.{unit}." for part in controller.parts for unit in range(part.units) if unit not in part.active]
+    backward = 2 * sum(cost for name, cost in costs.items() if name.startswith(tuple(out))) // 3
+    assert whole - products(family, model) == backward > 0
+
+
+@pytest.mark.parametrize(
+    "family", [each for each in FAMILIES.values() if each.chain and not each.relative], ids=lambda each: each.name
+)
+def test_a_prefix_costs_what_freezing_by_hand_costs(family):
+    model, oracle = family.make(), family.make()
+    whole, costs = products(family, oracle), expected_products(family, oracle, set(dict(oracle.named_parameters())))
+    controller = attach(family, model, None, start=False, **ARMS["prefix"])
+    controller.set_share(0.5)
+    (part,) = controller.parts
+    frozen = {id(parameter) for parameter in part.frozen_parameters}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in frozen}
+    for name in names:
+        oracle.get_parameter(name).requires_grad_(False)
+    assert products(family, model) == products(family, oracle)
+    layers = [name for name in costs if f"{name}.weight" in names and name.startswith(family.stacks)]
+    assert layers
+    assert whole - products(family, model) >= 2 * sum(costs[name] for name in layers) // 3
+
 
 REGIMES = {
     "rotating, taylor": {"axis": "width", "regime": "rotating", "score": "taylor", "observe_every": 1},
@@ -293,11 +334,22 @@ REGIMES = {
     "persistent, magnitude": {"axis": "width", "regime": "persistent", "score": "magnitude"},
     "persistent, taylor": {"axis": "depth", "regime": "persistent", "score": "taylor", "observe_every": 1},
     "freeze, gate_probe": {"mode": "freeze", "regime": "persistent", "score": "gate_probe"},
+    "backward_drop, gate_probe": {"mode": "backward_drop", "regime": "rotating", "score": "gate_probe"},
+    "backward_drop, magnitude": {"mode": "backward_drop", "regime": "persistent", "score": "magnitude"},
+    "prefix, order": {"mode": "prefix", "regime": "narrowing", "score": "order"},
 }
 
 
-@pytest.mark.parametrize("regime", REGIMES)
-@every_kind
+@pytest.mark.parametrize(
+    ("family", "regime"),
+    [
+        (family, regime)
+        for family in FAMILIES.values()
+        for regime in REGIMES
+        if not family.relative and (family.chain or "prefix" not in regime)
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
 def test_regimes_and_scores_in_bf16(family, regime):
     settings = {
         "schedule": ((0.0, 0.6),), "interval": 1, "probe_batches": 1, "ramp_steps": 2, "hysteresis": 0.0,
@@ -316,7 +368,7 @@ def test_regimes_and_scores_in_bf16(family, regime):
     losses = []
     for step in range(3):
         losses += train(family, model, optimizer, controller, step, step + 1, autocast=True)
-        if settings.get("axis") == "depth":
+        if settings.get("axis") == "depth" or settings.get("mode") == "backward_drop":
             assert all(0 in controller.parts[stack].active for stack in family.pinned)
     assert 0 < controller.report().active_units < 1
     assert torch.tensor(losses).isfinite().all()
@@ -333,9 +385,12 @@ def test_regimes_and_scores_in_bf16(family, regime):
 @every_kind
 def test_a_probe_leaves_no_trace(family):
     """Not in running statistics either."""
-    for arm in ("width", "freeze"):
+    arms = {arm: ARMS[arm] for arm in ("width", "freeze", "backward_drop")}
+    if family.chain:
+        arms["prefix"] = {**ARMS["prefix"], "score": "taylor", "probe_batches": 1}
+    for settings in arms.values():
         model = family.make()
-        controller = attach(family, model, adamw(model), **ARMS[arm])
+        controller = attach(family, model, adamw(model), **settings)
         before = {name: value.clone() for name, value in model.state_dict().items()}
         assert controller.probe()
         assert same(model.state_dict(), before)
