@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sat_models import adamw, attach, llama, loss_of, tokens, train
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 import sat
@@ -334,3 +336,44 @@ values = st.recursive(
 def test_plain_values_go_through_json_unchanged(value):
     back = unpack(json.loads(json.dumps(pack(value), sort_keys=True)))
     assert repr(back) == repr(value)
+
+
+def snippets() -> dict[str, str]:
+    """The programs of the document, by the name in the comment before each."""
+    text = (Path(__file__).parents[2] / "docs" / "integrations.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"<!-- runs: (\w+) -->\n```python\n(.*?)```", text, re.DOTALL))
+
+
+@pytest.mark.parametrize("name", ["trainer", "lightning", "accelerate", "plain"])
+def test_the_documents_snippets_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = llama()
+    given = {
+        "model": model, "optimizer": adamw(model), "probe_loss": loss_of(model), "torch": torch, "folder": "kept",
+        "batches": DataLoader(Tokens(20), batch_size=2), "data": Tokens(), "Trainer": Trainer,
+    }  # fmt: skip
+    if name == "trainer":
+        given["arguments"] = trainer_of(tmp_path, save_strategy="no").args
+    if name == "accelerate":
+        given["accelerator"] = pytest.importorskip("accelerate").Accelerator(cpu=True)
+    if name == "lightning":
+        lightning = pytest.importorskip("lightning.pytorch")
+
+        class Module(lightning.LightningModule):
+            def __init__(self):
+                super().__init__()
+                self.model = model
+
+            def training_step(self, batch, index):
+                return self.model(**batch).loss
+
+            def configure_optimizers(self):
+                return adamw(self)
+
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+        given |= {"module": Module(), "Trainer": functools.partial(lightning.Trainer, **quiet)}
+    before = sat.state_dict(model)
+    exec(snippets()[name], given)
+    after = sat.state_dict(model)
+    assert {key: value.shape for key, value in after.items()} == {key: value.shape for key, value in before.items()}
+    assert all(not torch.equal(after[key], before[key]) for key in before if key.endswith("up_proj.weight"))
