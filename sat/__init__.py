@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sat import schedules
 from sat.config import Decision, PhasePlan, SATConfig, decisions, phases
 from sat.units import attention_units, mlp_units, units_kept
 
@@ -83,8 +84,8 @@ __all__ = [
     "EMA", "MLP", "ActivationCache", "Attention", "Controller", "Count", "Cut", "Decision", "Elementwise", "Gate",
     "Layers", "Memory", "PerTensor", "PhasePlan", "Reduced", "Report", "SATCallback", "SATConfig", "Site",
     "SiteInfo", "Sites", "Stack", "Structure", "Switch", "UnknownStructureError", "attention_units",
-    "compile_layers", "decisions", "densify_", "mlp_units", "phases", "plain", "register_optimizer", "sites",
-    "sparsify_", "state_dict", "units_kept",
+    "compile_layers", "decisions", "densify_", "mlp_units", "phases", "plain", "register_optimizer", "schedules",
+    "sites", "sparsify_", "state_dict", "units_kept",
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from sat.schedules import Schedule, check_decay
 from sat.units import attention_units, mlp_units, round_half_up, units_kept
 
 __all__ = [
@@ -25,9 +26,9 @@ Axis = Literal["depth", "width"]
 Score = Literal["order", "gate_probe", "taylor", "magnitude", "random"]
 Entry = Literal["zero", "copy", "interleaved", "split", "random"]
 EntryState = Literal["fresh", "copied"]
+EntryMoment = Literal["mean", "zero"]
 Regime = Literal["growing", "rotating", "persistent", "narrowing"]
 Bank = Literal["device", "host"]
-Schedule = tuple[tuple[float, float], ...]
 
 DEFAULT_SCHEDULES: Mapping[tuple[str, str], Schedule] = {
     # share 0 is the floor: one layer, then all of them ("zero/one-layer expansion", arXiv 2511.04981)
@@ -91,6 +92,11 @@ class SATConfig:
         explore: share of the entering units that is drawn at random.
         observe_every: steps between Taylor observations.
         smoothing: weight of the past in the moving average of Taylor observations.
+        entry_moment: the second moments (Adam's ``exp_avg_sq``, RMSprop's ``square_avg``) of a never-trained unit
+            inside a tensor (width): the ``mean`` of the active units, or ``zero``. The step counter is that of the
+            tensor, so that zero gives first updates of (1 - beta1) / sqrt(1 - beta2) of the learning rate.
+        decay_from: share of the steps at which the learning rate starts to decay, if it is to be checked that no
+            expansion comes later; ``sat.schedules`` places them.
         rewarm_steps: steps over which the *updates* of units that entered or returned rise linearly to full size:
             j/n of the update in the j-th of n steps, whatever the optimizer and its schedule; 0: at once.
         protect_steps: for so many steps after units entered, the updates of those active before are scaled.
@@ -110,6 +116,8 @@ class SATConfig:
     score: Score | None = None
     entry: Entry = "zero"
     entry_state: EntryState = "fresh"
+    entry_moment: EntryMoment = "mean"
+    decay_from: float | None = None
     probe_batches: int = 4
     regime: Regime | None = None
     floor: int = 1
@@ -142,6 +150,7 @@ class SATConfig:
         _one_of("score", self.score, get_args(Score))
         _one_of("entry", self.entry, get_args(Entry))
         _one_of("entry_state", self.entry_state, get_args(EntryState))
+        _one_of("entry_moment", self.entry_moment, get_args(EntryMoment))
         _one_of("regime", self.regime, get_args(Regime))
         _one_of("bank", self.bank, get_args(Bank))
         for name in ("interval", "probe_batches", "floor", "observe_every"):
@@ -156,6 +165,11 @@ class SATConfig:
         if self.swap_until is not None:
             _within("swap_until", self.swap_until, 1.0)
         object.__setattr__(self, "schedule", _checked_schedule(self.schedule))
+        if self.decay_from is not None:
+            try:
+                check_decay(self.stages, self.decay_from)
+            except ValueError as error:
+                raise ValueError(f"SATConfig: {error}") from None
         self._check_combinations()
 
     def _default(self, name: str, value: Any) -> None:

@@ -21,7 +21,7 @@ from sat.distributed.shards import Owners
 from sat.entry import install
 from sat.ledger import Ledger
 from sat.memory import Memory, memory
-from sat.optimizers import StepWatch
+from sat.optimizers import StepWatch, described
 from sat.pace import Pace
 from sat.parts import BypassedLayers, CompactSite, FrozenLayers, FrozenPrefix, Part, SkippedLayers
 from sat.ramp import Ramp
@@ -81,6 +81,8 @@ class Controller:
         self.ranks = Ranks(process_group)
         self.replicas = Replicas(self)
         self._owners = prepare(model)
+        if config.entry == "split" and optimizer is not None:
+            described(optimizer)  # its moments are to be scaled: better refused now than at the expansion
         self.parts = _parts(model, structure, optimizer, config, self._owners, loss)
         check_parts(model, self.parts, config)
         self._choice = Choice(model, self.parts, config, total_steps)
@@ -403,10 +405,11 @@ def _parts(
     owners: Owners,
     loss: Loss | None,
 ) -> list[Part]:
+    kept: dict[str, Any] = {"host_bank": config.bank == "host", "entry_moment": config.entry_moment}
     if config.axis == "width" and owners:
-        return [ShardedSite(site, optimizer, owners, host_bank=config.bank == "host") for site in structure.parts]
+        return [ShardedSite(site, optimizer, owners, **kept) for site in structure.parts]
     if config.axis == "width":
-        return [CompactSite(site, optimizer, config.bank == "host") for site in structure.parts]
+        return [CompactSite(site, optimizer, **kept) for site in structure.parts]
     if config.mode == "prefix":
         if loss is None:
             raise ValueError(NO_TRACE)

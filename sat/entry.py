@@ -11,21 +11,16 @@ as much on a W of 1/k; that is left to ``rewarm_steps`` and ``protect``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from sat.config import SATConfig
-from sat.parts import Part
+from sat.optimizers import scale_state
+from sat.parts import CompactSite, Part
 from sat.parts.layers import SkippedLayers
-
-GRADIENT_POWER: Mapping[str, int] = {
-    "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2, "exp_inf": 1, "momentum_buffer": 1, "square_avg": 2,
-    "grad_avg": 1, "sum": 2, "row_var": 2, "col_var": 2, "variance": 2,
-}  # fmt: skip
-"""The power of the gradient that each state of torch's optimizers follows; what is not listed does not follow it."""
 
 
 def install(
@@ -51,6 +46,8 @@ def install(
     if config.copies and fresh:
         assert isinstance(part, SkippedLayers)
         _copy(part, before, fresh, config, optimizer)
+    if config.entry == "random" and fresh and isinstance(part, CompactSite):
+        part.match_scale(fresh, len(active))
     zero = fresh if config.entry == "zero" else ()
     part.switch(active, zero if part.enters_at_zero else ())
     return () if part.enters_at_zero else zero
@@ -87,9 +84,7 @@ def _scale_state(part: SkippedLayers, unit: int, share: float, optimizer: Optimi
     outputs = {id(parameter) for parameter in part.output_parameters(unit)}
     for parameter in part.layer_parameters()[unit]:
         if id(parameter) not in outputs:
-            for key, value in optimizer.state.get(parameter, {}).items():
-                if key in GRADIENT_POWER and isinstance(value, Tensor):
-                    value.mul_(share ** GRADIENT_POWER[key])
+            scale_state(optimizer, parameter, share)
 
 
 def _source(unit: int, trained: Sequence[int], entry: str) -> int:

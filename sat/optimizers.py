@@ -27,20 +27,23 @@ class Elementwise:
 
     ``entry`` is what a unit without history starts from: ``zero``, or the ``mean`` of the units that were active,
     for averages that are not corrected for their start at zero (a second moment near zero means a huge step).
+    ``power`` is the power of the gradient that the state follows: 2 for second moments, 0 if it does not.
     """
 
     entry: Entry = "zero"
+    power: int = 1
 
 
 @dataclass(frozen=True)
 class Reduced:
     """State that a reduction over dimension ``dim`` of the parameter left over; the dimension has size 1 or is gone.
 
-    Units that lie along ``dim`` share their entries, which stay as they are. ``entry``: see :class:`Elementwise`.
+    Units that lie along ``dim`` share their entries, which stay as they are. The rest as in :class:`Elementwise`.
     """
 
     dim: int
     entry: Entry = "zero"
+    power: int = 2
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ Follows = Elementwise | Reduced | PerTensor
 _STEP: Mapping[str, Follows] = {"step": PerTensor()}
 _ADAM: Mapping[str, Follows] = {
     "exp_avg": Elementwise(),
-    "exp_avg_sq": Elementwise(),
-    "max_exp_avg_sq": Elementwise(),
+    "exp_avg_sq": Elementwise(power=2),
+    "max_exp_avg_sq": Elementwise(power=2),
     **_STEP,
 }
 _KNOWN: dict[type[Optimizer], Mapping[str, Follows]] = {
@@ -62,7 +65,7 @@ _KNOWN: dict[type[Optimizer], Mapping[str, Follows]] = {
     torch.optim.AdamW: _ADAM,
     torch.optim.SGD: {"momentum_buffer": Elementwise()},
     torch.optim.RMSprop: {
-        "square_avg": Elementwise(),
+        "square_avg": Elementwise(power=2),
         "momentum_buffer": Elementwise(),
         "grad_avg": Elementwise(),
         **_STEP,
@@ -71,7 +74,7 @@ _KNOWN: dict[type[Optimizer], Mapping[str, Follows]] = {
     torch.optim.Adafactor: {
         "row_var": Reduced(-1, entry="mean"),
         "col_var": Reduced(-2, entry="mean"),
-        "variance": Elementwise(entry="mean"),
+        "variance": Elementwise(entry="mean", power=2),
         **_STEP,
     },
 }
@@ -123,6 +126,21 @@ def described(optimizer: Optimizer) -> Mapping[str, Follows]:
         f"state of this one follows its parameters; say so before sparsify_: "
         f"sat.register_optimizer({kind.__name__}, {{'exp_avg': sat.Elementwise(), ...}}) (docs/sat-training.md)"
     )
+
+
+def scale_state(optimizer: Optimizer, parameter: Tensor, share: float) -> None:
+    """Bring the state of a parameter to where it would be if its gradients had been ``share`` of what they were.
+
+    Raises:
+        ValueError: state that is not described.
+    """
+    follows = described(optimizer)
+    for key, value in optimizer.state.get(parameter, {}).items():
+        if key not in follows:
+            raise ValueError(f"{type(optimizer).__name__}: state {key!r} is not described; see sat.register_optimizer")
+        kind = follows[key]
+        if isinstance(kind, Elementwise | Reduced) and isinstance(value, Tensor):
+            value.mul_(share**kind.power)
 
 
 def state_cuts(key: str, value: Any, parameter: Tensor, cuts: Sequence[Cut], optimizer: Optimizer) -> tuple[Cut, ...]:

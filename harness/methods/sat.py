@@ -35,6 +35,8 @@ class SatOptions(Frozen):
     score: Literal["order", "gate_probe", "taylor", "magnitude", "random"] | None = None
     entry: Literal["zero", "copy", "interleaved", "split", "random"] = "zero"
     entry_state: Literal["fresh", "copied"] = "fresh"  # optimizer state of copied layers
+    entry_moment: Literal["mean", "zero"] = "mean"  # second moments of new units along the width
+    decay_from: float | None = None  # share of the steps; expansions from there on are refused
     rewarm_steps: int = 0  # over which the updates of units that came in rise to full size
     protect_steps: int = 0  # after an expansion, in which the updates of trained units are scaled
     protect: float = 1.0  # by this

@@ -142,6 +142,12 @@ class ShardedSite(CompactSite):
         return torch.stack(sums).sum(0) if sums else None
 
     @torch.no_grad()
+    def match_scale(self, fresh: Sequence[int], count: int) -> None:
+        """See :meth:`CompactSite.match_scale`."""
+        with self._gathered():
+            super().match_scale(fresh, count)
+
+    @torch.no_grad()
     def scale_outputs(self, units: Sequence[int], factor: float) -> None:
         """See :meth:`Part.scale_outputs`."""
         with self._gathered():

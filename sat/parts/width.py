@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from sat.optimizers import Elementwise, Reduced, described, state_cuts
+from sat.optimizers import Elementwise, Reduced, described, scale_state, state_cuts
 from sat.parts.bank import Bank
 from sat.parts.base import Part
 from sat.parts.blocks import clear_, fill_empty_, gather, scale_, scatter_, sum_per_unit
@@ -33,8 +33,11 @@ class CompactSite(Part):
     batch norms) are cut as parameters are.
     """
 
-    def __init__(self, site: Site, optimizer: Optimizer | None, host_bank: bool = False) -> None:
+    def __init__(
+        self, site: Site, optimizer: Optimizer | None, host_bank: bool = False, entry_moment: str = "mean"
+    ) -> None:
         self.site = site
+        self._entry_moment = entry_moment
         self.name = site.name
         self.units = site.units
         self.unit_flops = site.unit_flops
@@ -157,6 +160,30 @@ class CompactSite(Part):
         return torch.stack(sums).sum(0) if sums else None
 
     @torch.no_grad()
+    def match_scale(self, fresh: Sequence[int], count: int) -> None:
+        """Before a switch to ``count`` active units, ``fresh`` among them as initialised: keep the result's scale.
+
+        The new units' output weights get the mean square of the active ones; then, if the count rises from k to n,
+        all are multiplied by sqrt(k / n). If the units' contributions are uncorrelated, and alike in their hidden
+        values, the variance of the site's result stays (RMS-scale consistency, SPARKLING, arXiv 2602.02472). What
+        lies before the outputs then has gradients of sqrt(k / n), and so its moments.
+        """
+        self._store()
+        share = min(1.0, len(self.active) / count) ** 0.5
+        for (tensor, cuts), full in zip(self._tensors, self._weights, strict=True):
+            outputs = [cut for cut in cuts if cut.output]
+            new, known = self._index(fresh, full), self._index(self.active, full)
+            for cut in outputs:
+                squares = sum_per_unit(full.square(), [cut])
+                ours, theirs = squares[known].mean(), squares[new].mean()
+                if theirs > 0:
+                    scale_(full, cut, new, float((ours / theirs).sqrt()) * share)
+            if outputs:
+                tensor.mul_(share)
+            elif self._optimizer is not None:
+                scale_state(self._optimizer, tensor, share)
+
+    @torch.no_grad()
     def scale_outputs(self, units: Sequence[int], factor: float) -> None:
         """See :meth:`Part.scale_outputs`."""
         assert len(self.active) == self.units, "the site must be whole"
@@ -201,7 +228,9 @@ class CompactSite(Part):
         for (_, cuts), full, states in zip(self._tensors, self._weights, self._states, strict=True):
             for key, bank in states.items():
                 kind = follows[key]
-                if isinstance(kind, Elementwise | Reduced) and kind.entry == "mean":
+                if not isinstance(kind, Elementwise | Reduced):
+                    continue
+                if kind.entry == "mean" or (kind.power == 2 and self._entry_moment == "mean"):
                     along = self._state_cuts(key, bank, full, cuts)
                     fill_empty_(bank, along, self._index(self.active, bank), self._index(entering, bank))
 

@@ -7,6 +7,9 @@ import torch
 from sat_families import FAMILIES
 from sat_models import adamw, attach, llama, tokens, train
 
+import sat
+from sat.parts.blocks import gather
+
 SPLIT = {"entry": "split", "schedule": ((0.0, 0.5), (0.5, 1.0))}
 OUTPUTS = ("o_proj.weight", "down_proj.weight")
 
@@ -118,3 +121,85 @@ def test_a_split_needs_layers_that_can_be_the_identity():
     model = FAMILIES["bert"].build()
     with pytest.raises(ValueError, match="entry 'split' shares what a layer adds to the residual stream"):
         attach(model, adamw(model), **SPLIT)
+
+
+def noisy_step(model, optimizer, seed):
+    """A step on gradients of one size everywhere."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    optimizer.step()
+
+
+def moves(model, optimizer, controller, fresh, seed):
+    """Root mean square of a step of the units that are new, as a multiple of that of the others."""
+    held = [(part, p, cuts, p.detach().clone()) for part in controller.parts for p, cuts in part.cut_parameters()]
+    noisy_step(model, optimizer, seed)
+    squares = {True: [], False: []}
+    for part, parameter, cuts, before in held:
+        for at, unit in enumerate(part.active):
+            moved = gather(parameter.detach() - before, cuts, torch.tensor([at]))
+            squares[unit in fresh[part.name]].append(moved.square().mean())
+    return (torch.stack(squares[True]).mean() / torch.stack(squares[False]).mean()).sqrt().item()
+
+
+def expanded(share=1.0, *, beta2=0.999, steps=200, **settings):
+    """A model whose width has grown from a half to ``share`` after ``steps`` steps, and its new units by part."""
+    model = llama(layers=1, mlp=128)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0, betas=(0.9, beta2))
+    schedule = ((0.0, 0.5), (0.5, 1.0))
+    controller = attach(model, optimizer, 20, axis="width", score="random", schedule=schedule, **settings)
+    for step in range(steps):
+        noisy_step(model, optimizer, step)
+    before = {part.name: part.active for part in controller.parts}
+    controller.set_share(share)
+    fresh = {part.name: set(part.active) - set(before[part.name]) for part in controller.parts}
+    return model, optimizer, controller, fresh
+
+
+@pytest.mark.parametrize("beta2", [0.95, 0.999])
+def test_the_first_updates_of_new_width_have_the_size_of_the_others(beta2):
+    model, optimizer, controller, fresh = expanded(beta2=beta2)
+    sizes = [moves(model, optimizer, controller, fresh, 900 + step) for step in range(40)]
+    assert sizes[0] > 0.35  # from a first moment of zero: (1 - b1) against sqrt((1 - b1) / (1 + b1)), .44
+    assert min(sizes[12:]) > 0.9
+    assert max(sizes) < 1.15
+
+
+def test_without_a_second_moment_the_first_updates_are_too_large():
+    model, optimizer, controller, fresh = expanded(entry_moment="zero")
+    assert moves(model, optimizer, controller, fresh, 900) > 5
+
+
+@pytest.mark.parametrize("share", [0.75, 1.0])
+def test_random_width_keeps_the_sum_of_squares_of_what_a_site_writes(share):
+    """So that the variance of the site's result stays, where the units' contributions are uncorrelated."""
+    before, after = (expanded(at, entry="random", steps=30) for at in (0.5, share))
+    (small, small_optimizer, _, _), (large, optimizer, controller, fresh) = before, after
+    for site in ("mlp.down_proj", "self_attn.o_proj"):
+        ours, theirs = (model.model.layers[0].get_submodule(site).weight for model in (large, small))
+        torch.testing.assert_close(ours.square().sum(), theirs.square().sum())
+    up, was = (model.model.layers[0].mlp.up_proj.weight for model in (large, small))
+    [(part, cuts)] = [(part, cuts) for part in controller.parts for p, cuts in part.cut_parameters() if p is up]
+    old = [at for at, unit in enumerate(part.active) if unit not in fresh[part.name]]
+    assert 0 < len(old) < len(part.active)
+    for key, power in (("exp_avg", 1), ("exp_avg_sq", 2)):
+        share_kept = (len(old) / len(part.active)) ** (power / 2)
+        expected = small_optimizer.state[was][key] * share_kept
+        torch.testing.assert_close(gather(optimizer.state[up][key], cuts, torch.tensor(old)), expected)
+
+
+def test_random_width_that_replaces_does_not_shrink_what_stays():
+    model = llama(layers=1, mlp=128)
+    settings = {"regime": "persistent", "score": "random", "swap_share": 0.5, "swap_until": None, "interval": 1}
+    controller = attach(model, adamw(model), 20, axis="width", entry="random", schedule=((0.0, 0.5),), **settings)
+    before = sat.state_dict(model)["model.layers.0.mlp.down_proj.weight"].unflatten(1, (8, -1))
+    part = controller.parts[1]
+    kept = set(part.active)
+    switch = controller.begin_step(1)
+    kept &= set(part.active)
+    after = sat.state_dict(model)["model.layers.0.mlp.down_proj.weight"].unflatten(1, (8, -1))
+    assert switch.entries > 0
+    assert part.units == 8
+    for unit in kept:
+        assert torch.equal(before[:, unit], after[:, unit])

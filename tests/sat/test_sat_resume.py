@@ -40,7 +40,9 @@ def through_disk(state):
     return torch.load(file, weights_only=True)
 
 
-@pytest.mark.parametrize(("arm", "stop"), [*[(arm, 9) for arm in ARMS], ("depth, split", 12), ("width", 15), ("width, rotating", 4)])
+@pytest.mark.parametrize(
+    ("arm", "stop"), [*[(arm, 9) for arm in ARMS], ("depth, split", 12), ("width", 15), ("width, rotating", 4)]
+)
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(arm, stop):
     steps = 16
     whole = model_of(arm)
