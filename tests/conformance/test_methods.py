@@ -21,7 +21,14 @@ from harness.workloads.language.workload import LanguageWorkload
 OPTIONS = LanguageWorkload.Options(data="markov", sequence_length=16, tokens_per_parameter=0.05).model_dump()
 ARMS: dict[str, list[Json]] = {
     "dense": [{}],
-    "sat": [{}, {"axis": "width"}, {"axis": "width", "score": "random"}, {"mode": "freeze"}],
+    "sat": [
+        {},
+        {"axis": "width"},
+        {"axis": "width", "score": "random"},
+        {"mode": "freeze"},
+        {"mode": "backward_drop"},
+        {"mode": "prefix"},
+    ],
     "dense-short": [{}],
     "dense-small": [{"axis": "depth"}, {"axis": "width"}],
 }
