@@ -105,9 +105,8 @@ class SATCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Probe and switch, if a decision is due before this step."""
-        kwargs[
-            "model"
-        ].train()  # an evaluation before it leaves the model as it evaluates; the Trainer turns back later
+        # an evaluation leaves the model as it evaluates, and the Trainer turns it back only after this event
+        kwargs["model"].train()
         self._running.begin_step(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
