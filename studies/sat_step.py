@@ -8,7 +8,7 @@ ratio is the median over turns of one step's time by the other's, with its quart
 - against the *full dense step*: beside the ratio of counted FLOPs, and where the rest of the time goes;
 - *probes and switches*: what one of each costs, as a share of 500 steps.
 
-``OMP_NUM_THREADS=1 python studies/sat_step.py`` takes about ten minutes of CPU time and writes the tables into docs/sat-cost.md;
+``OMP_NUM_THREADS=1 python studies/sat_step.py`` takes minutes of CPU time and writes the tables into docs/sat-cost.md;
 ``--quick`` takes seconds and writes nothing. ``tests/benchmarks/test_sat_step.py`` measures the same in
 pytest-benchmark.
 """
