@@ -92,6 +92,10 @@ class Method(ABC):
     def plan(self, options: Json, request: PlanRequest) -> MethodPlan:
         """The arm's model, recipe and phases. Raises ``UserError`` if it can't be done."""
 
+    def unplanned(self, options: Json) -> str | None:
+        """Why a training spends other FLOPs than its plan says, so that no arm can match it; ``None`` if it doesn't."""
+        return None
+
     def attach(self, spec: RunSpec, task: Task, optimizer: torch.optim.Optimizer) -> Controller:
         """The controller of one run; dense by default."""
         return Controller()
@@ -104,5 +108,6 @@ METHODS: Registry[type[Method]] = Registry(
         "sat": "harness.methods.sat:Sat",
         "dense-short": "harness.methods.controls:DenseShort",
         "dense-small": "harness.methods.controls:DenseSmall",
+        "dense-shallow": "harness.methods.controls:DenseShallow",
     },
 )

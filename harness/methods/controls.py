@@ -80,3 +80,37 @@ class DenseSmall(Method):
         rate = request.workload.learning_rate_of(model, request.model, request.recipe.learning_rate)
         recipe = with_steps(request.recipe, steps).model_copy(update={"learning_rate": rate})
         return MethodPlan(model, recipe, (Phase(steps=steps),))
+
+
+class DenseShallow(Method):
+    """A dense model with fewer layers on the same data: what any method that leaves out layers has to beat.
+
+    It is matched to nobody: with a few of them, the loss of dense models at any FLOPs between theirs can be read off.
+    """
+
+    name = "dense-shallow"
+    version = 1
+    summary = "a dense model with a share of the layers from the start, the same steps and data"
+
+    class Options(Frozen):
+        """How many layers it has, as a share of the full model's."""
+
+        share: float
+
+    def plan(self, options: Json, request: PlanRequest) -> MethodPlan:
+        """The shallower model that is nearest to the share asked for.
+
+        Raises:
+            UserError: the model has no shallower version, or the share is not between 0 and 1.
+        """
+        share = self.Options.model_validate(options).share
+        if not 0.0 < share < 1.0:
+            raise UserError(f"dense-shallow: share must lie between 0 and 1, not {share}")
+        candidates = request.workload.smaller(request.model, "depth")
+        if not candidates:
+            raise UserError("the model has no shallower version; leave out the dense-shallow arm here")
+        wanted = share * request.workload.layers(request.model)
+        model = min(candidates, key=lambda shape: abs(request.workload.layers(shape) - wanted))
+        rate = request.workload.learning_rate_of(model, request.model, request.recipe.learning_rate)
+        recipe = request.recipe.model_copy(update={"learning_rate": rate})
+        return MethodPlan(model, recipe, (Phase(steps=recipe.steps),))
