@@ -22,8 +22,9 @@ class EMA:
     """Average of the weights of a model, sparsified or not: ``average = decay * average + (1 - decay) * weight``.
 
     Call :meth:`update` after each ``optimizer.step()``. What is active is averaged; units that are out keep their
-    average, and go on from it when they return. A unit that comes in for the first time starts its average at
-    the weights it enters with. Buffers are not averaged: they are the model's.
+    average, and go on from it when they return. The average of a unit starts at its weights after its first step, and
+    that of all else at the first update, as torch's does. Buffers are not averaged: they are the model's. The averages
+    lie on the parameters' device, in full shape, and once more in that of the active units.
 
     ``torch.optim.swa_utils.AveragedModel`` pairs parameters by their place in the model and can't follow units.
 
@@ -42,6 +43,7 @@ class EMA:
             raise ValueError("sat.EMA: the parameters are sharded over processes (FSDP), which it can't follow")
         self.model = model
         self.decay = decay
+        self.updates = 0
         with plain(model):
             self._full = {name: p.detach().clone() for name, p in model.named_parameters()}
             self._names = {parameter: name for name, parameter in model.named_parameters()}
@@ -57,18 +59,30 @@ class EMA:
         self._follow()
         averages = [average for _, average in self._live]
         weights = [parameter.detach() for parameter, _ in self._live]
-        torch._foreach_lerp_(averages, weights, 1.0 - self.decay)
+        torch._foreach_lerp_(averages, weights, 1.0 - self.decay if self.updates else 1.0)
+        self.updates += 1
 
     @torch.no_grad()
     def averages(self) -> dict[str, Tensor]:
-        """The averaged parameters by their plain names, in full shape; copies."""
-        self._follow()
+        """The averaged parameters by their plain names, in full shape; copies.
+
+        What has never been averaged is as it is in the model.
+        """
         self._store()
+        with plain(self.model):
+            for part in self._parts:
+                self._copy(part, sorted(set(range(part.units)) - self._seen[part.name]))
+            if not self.updates:
+                return {name: p.detach().clone() for name, p in self.model.named_parameters()}
         return {name: average.clone() for name, average in self._full.items()}
 
     @contextmanager
     def applied(self) -> Iterator[nn.Module]:
-        """The model with averaged weights in place of its own for a while, for evaluation."""
+        """The model with averaged weights in place of its own for a while, for evaluation.
+
+        Units that have come in since the last update, for the first time, have no average yet and keep their weights.
+        """
+        seen = {name: set(units) for name, units in self._seen.items()}
         self._follow()
         own = [parameter.detach().clone() for parameter, _ in self._live]
         self._write()
@@ -78,10 +92,12 @@ class EMA:
             with torch.no_grad():
                 for (parameter, _), weight in zip(self._live, own, strict=True):
                     parameter.copy_(weight)
+            self._seen, self._at = seen, None  # looking begins no average
 
     @torch.no_grad()
     def apply_(self) -> None:
         """Make the averages the weights for good, those of units that are out too. Before :func:`sat.densify_`."""
+        self._follow()
         full = self.averages()
         with plain(self.model):
             for name, parameter in self.model.named_parameters():
@@ -90,8 +106,8 @@ class EMA:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs."""
-        averages = self.averages()
-        return {"decay": self.decay, "averages": averages, "seen": {k: sorted(v) for k, v in self._seen.items()}}
+        seen = {name: sorted(units) for name, units in self._seen.items()}
+        return {"decay": self.decay, "updates": self.updates, "averages": self.averages(), "seen": seen}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -108,7 +124,7 @@ class EMA:
                 f"this average is of another model: {odd} is {theirs.get(odd, 'missing')} there and "
                 f"{ours.get(odd, 'missing')} here"
             )
-        self.decay = state["decay"]
+        self.decay, self.updates = state["decay"], state["updates"]
         for name, average in self._full.items():
             average.copy_(state["averages"][name])
         self._seen = {name: set(units) for name, units in state["seen"].items()}
@@ -119,7 +135,7 @@ class EMA:
         controller = getattr(self.model, ATTACHED, None)
         if controller is not None and controller.parts is not self._parts:
             self._parts = controller.parts
-            if self._live:  # all has been averaged already, while the model was plain
+            if self._live and not self._seen:  # all has been averaged already, while the model was plain
                 self._seen = {part.name: set(range(part.units)) for part in self._parts}
         present = tuple(part.active for part in self._parts)
         if present == self._at:
@@ -135,16 +151,23 @@ class EMA:
 
     def _begin(self, part: Part, fresh: Sequence[int]) -> None:
         """The averages of units that have come in start at the weights they have now."""
-        if not fresh:
-            return
-        for parameter, cuts in part.cut_parameters():
-            average = self._full[self._names[parameter]]
-            places = torch.tensor([part.active.index(unit) for unit in fresh], device=parameter.device)
-            to = torch.tensor(fresh, device=average.device)
-            scatter_(average, gather(parameter.detach(), cuts, places), cuts, to)
-        for unit in fresh:
-            for parameter in part.whole_parameters(unit):
-                self._full[self._names[parameter]].copy_(parameter)
+        for parameter, cuts in part.cut_parameters() if fresh else ():
+            full = self._full[self._names[parameter]]
+            inside = torch.tensor(part.active, device=full.device)
+            places = torch.tensor([part.active.index(unit) for unit in fresh], device=full.device)
+            average = gather(full, cuts, inside)
+            _copy_units(average, parameter.detach(), cuts, places)
+            scatter_(full, average, cuts, inside)
+        for parameter in (parameter for unit in fresh for parameter in part.whole_parameters(unit)):
+            self._full[self._names[parameter]].copy_(parameter)
+
+    def _copy(self, part: Part, units: Sequence[int]) -> None:
+        """Weights of ``units`` for averages; the part is full."""
+        for parameter, cuts in part.cut_parameters() if units else ():
+            full = self._full[self._names[parameter]]
+            _copy_units(full, parameter.detach(), cuts, torch.tensor(units, device=full.device))
+        for parameter in (parameter for unit in units for parameter in part.whole_parameters(unit)):
+            self._full[self._names[parameter]].copy_(parameter)
 
     def _taken(self, parameter: nn.Parameter) -> Tensor:
         full = self._full[self._names[parameter]]
@@ -163,3 +186,9 @@ class EMA:
     def _write(self) -> None:
         for parameter, average in self._live:
             parameter.copy_(average)
+
+
+def _copy_units(to: Tensor, source: Tensor, cuts: Cuts, index: Tensor) -> None:
+    """All that belongs to the units ``index``, along whichever cut."""
+    for cut in cuts:
+        scatter_(to, gather(source, [cut], index), [cut], index)
