@@ -43,7 +43,7 @@ def load(controller: Controller, state: dict[str, Any]) -> None:
     Raises:
         ValueError: the state is of another version, configuration, length or structure; the text says which.
     """
-    _check(controller, state)
+    check(controller, state)
     if (state["optimizer"] is None) != (controller.optimizer is None):
         raise ValueError("this SAT state and the controller must both have an optimizer, or neither")
     controller.ramp.stop()
@@ -61,14 +61,15 @@ def load_progress(controller: Controller, state: dict[str, Any]) -> None:
     Raises:
         ValueError: as :func:`load`.
     """
-    _check(controller, state)
+    check(controller, state)
     controller.ramp.stop()
     for part in controller.parts:
         part.switch(tuple(range(part.units)))
     _resume(controller, state)
 
 
-def _check(controller: Controller, state: dict[str, Any]) -> None:
+def check(controller: Controller, state: dict[str, Any]) -> None:
+    """Raises ValueError: the state is of another version, configuration, length or structure."""
     for what, ours in (
         ("version", VERSION),
         ("config", controller.config.to_dict()),

@@ -80,7 +80,7 @@ class Controller:
         self._trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
         self.ranks = Ranks(process_group)
         self.replicas = Replicas(self)
-        self._owners = prepare(model)
+        self._owners = prepare(model, optimizer, config)
         if config.entry == "split" and optimizer is not None:
             described(optimizer)  # its moments are to be scaled: better refused now than at the expansion
         self.parts = _parts(model, structure, optimizer, config, self._owners, loss)
@@ -342,7 +342,8 @@ class Controller:
         if self.ranks.size > 1:
             agreed: dict[str, object] = {"settings": (self.config, self.total_steps, self.position, decision)}
             agreed |= {f"active units of {part.name}": part.active for part in self.parts}
-            agreed |= {f"history of {name}": past.state() for name, past in self._choice.histories.items()}
+            for name, past in self._choice.histories.items():  # scores are averaged, so these may differ
+                agreed[f"history of {name}"] = {key: value for key, value in past.state().items() if key != "score"}
             if self._started and decision:
                 agreed |= checksums(self.model)
             self.ranks.agree(agreed)

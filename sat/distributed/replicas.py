@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
@@ -29,6 +30,7 @@ class Replicas:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
+        self._sharded = isinstance(controller.model, FSDPModule)
         self._hooks: list[RemovableHandle] = []
         self._known: weakref.WeakKeyDictionary[DistributedDataParallel, tuple[object, Signature]] = (
             weakref.WeakKeyDictionary()
@@ -75,7 +77,16 @@ class Replicas:
                 self._hooks = []
 
     def _inside(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """Before the model's forward pass."""
+        """Before the model's forward pass.
+
+        Raises:
+            ValueError: the parameters that the controller and the optimizer hold are the model's no more.
+        """
+        if isinstance(module, FSDPModule) and not self._sharded:
+            raise ValueError(
+                "fully_shard was applied to a model that is sparsified already, and replaced its parameters; call "
+                "fully_shard first, then build the optimizer, then sparsify_"
+            )
         ddp = DistributedDataParallel._active_ddp_module
         if ddp is None:
             return

@@ -16,6 +16,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from sat.config import SATConfig
+from sat.optimizers import Reduced, described
 from sat.parts import CompactSite
 from sat.parts.blocks import sum_per_unit
 from sat.structure import Site
@@ -41,13 +43,14 @@ def settle(model: nn.Module) -> None:
             module.reshard()
 
 
-def prepare(model: nn.Module) -> Owners:
+def prepare(model: nn.Module, optimizer: Optimizer | None, config: SATConfig) -> Owners:
     """Let FSDP see all layers before any is taken out, as its first forward pass would; who manages what.
 
     Empty for a model that is not sharded.
 
     Raises:
-        ValueError: the model itself is no FSDP module, so what wraps its layers is not known.
+        ValueError: the model itself is no FSDP module, so what wraps its layers is not known; or a setting that
+            sharded parameters can't follow.
     """
     if not is_sharded(model):
         return {}
@@ -62,7 +65,29 @@ def prepare(model: nn.Module) -> Owners:
     for state in root._state_ctx.all_states:
         for group in state._fsdp_param_groups:
             owners.update({param.sharded_param: param for param in group.fsdp_params})
+    _check(owners, optimizer, config)
     return owners
+
+
+def _check(owners: Owners, optimizer: Optimizer | None, config: SATConfig) -> None:
+    if config.bank == "host":
+        raise ValueError("bank 'host' moves whole tensors, and FSDP's are sharded over the ranks: use bank 'device'")
+    if config.axis != "width":
+        return
+    if config.rewarm_steps or config.protect_steps:
+        raise ValueError(
+            "under FSDP with axis 'width' a unit's rows may lie on two ranks, so its updates can't be scaled alone: "
+            "leave rewarm_steps and protect_steps at 0, or use axis 'depth'"
+        )
+    if optimizer is not None and any(isinstance(kind, Reduced) for kind in described(optimizer).values()):
+        raise ValueError(
+            f"{type(optimizer).__name__} keeps factored state, which FSDP with axis 'width' can't shard: use Adam, "
+            "AdamW, SGD or RMSprop, or axis 'depth'"
+        )
+    for owner in owners.values():
+        if owner.offload_to_cpu or owner.is_dtensor:
+            what = "CPUOffloadPolicy" if owner.offload_to_cpu else "tensor parallelism"
+            raise ValueError(f"FSDP with {what} and axis 'width': not supported; use axis 'depth', or leave it out")
 
 
 def sharded_gradients(value: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
@@ -84,20 +109,13 @@ def sharded_gradients(value: Tensor, parameters: Sequence[nn.Parameter]) -> list
 class ShardedSite(CompactSite):
     """A :class:`CompactSite` whose parameters, optimizer state and bank are sharded over the ranks.
 
-    The parameter objects stay the same (``swap_tensors``), so that the optimizer and FSDP keep finding them.
+    During a switch plain tensors stand in for the site's. The parameter objects stay the same (``swap_tensors``), so
+    that the optimizer and FSDP keep finding them.
     """
 
     def __init__(self, site: Site, optimizer: Optimizer | None, owners: Owners, **more: Any) -> None:
         super().__init__(site, optimizer, **more)
         self._owners = {id(tensor): owners[tensor] for tensor, _ in self._parameters() if tensor in owners}
-        for parameter, _ in self._parameters():
-            owner = self._owners.get(id(parameter))
-            if owner is not None and (owner.offload_to_cpu or owner.is_dtensor):
-                what = "CPUOffloadPolicy" if owner.offload_to_cpu else "tensor parallelism"
-                raise ValueError(
-                    f"{self.name}: axis 'width' can't switch units of parameters under FSDP with {what}; use axis "
-                    "'depth', or leave it out"
-                )
 
     @torch.no_grad()
     def switch(self, active: tuple[int, ...], fresh: Sequence[int] = ()) -> None:
@@ -156,57 +174,57 @@ class ShardedSite(CompactSite):
     @contextmanager
     def _gathered(self) -> Iterator[None]:
         """Plain tensors in place of shards for a while: parameters, their optimizer state, the bank."""
-        for tensor, _ in self._parameters():
-            if id(tensor) in self._owners:
-                self._gather_parameter(tensor)
+        sharded = self._tensors
+        self._tensors = [(self._stand_in(tensor), cuts) for tensor, cuts in sharded]
         self._weights = [whole(weight) for weight in self._weights]
         self._states = [{key: whole(value) for key, value in held.items()} for held in self._states]
-        yield  # an error leaves the model unusable, as one between two ranks does
-        for at, (tensor, _) in enumerate(self._tensors):
-            owner = self._owners.get(id(tensor))
+        yield  # what fails here, fails for good, as anything does between processes
+        plain, self._tensors = self._tensors, sharded
+        for at, ((parameter, _), (stand_in, _)) in enumerate(zip(sharded, plain, strict=True)):
+            owner = self._owners.get(id(parameter))
             if owner is None:
                 continue
-            assert isinstance(tensor, nn.Parameter)
-            self._shard_parameter(tensor, owner)
+            _shard_again(parameter, stand_in, owner)
+            if self._optimizer is not None and stand_in in self._optimizer.state:
+                held = self._optimizer.state.pop(stand_in)
+                self._optimizer.state[parameter] = {
+                    key: _shard(value, parameter) if _like(value, stand_in) else value for key, value in held.items()
+                }
             if self._weights:
-                self._weights[at] = _shard(self._weights[at], tensor)
-                self._states[at] = {key: _shard(value, tensor) for key, value in self._states[at].items()}
+                self._weights[at] = _shard(self._weights[at], parameter)
+                self._states[at] = {key: _shard(value, parameter) for key, value in self._states[at].items()}
 
-    def _gather_parameter(self, parameter: nn.Parameter) -> None:
-        held = self._held(parameter)
-        for key, value in held.items():
-            if isinstance(value, DTensor):
-                held[key] = whole(value)
-        parameter.grad = None
-        plain = nn.Parameter(whole(parameter.detach()).clone(), requires_grad=parameter.requires_grad)
-        torch.utils.swap_tensors(parameter, plain)  # type: ignore[no-untyped-call]
+    def _stand_in(self, tensor: Tensor) -> Tensor:
+        """The whole of a sharded parameter as a plain one, which has its optimizer state; others as they are."""
+        if id(tensor) not in self._owners:
+            return tensor
+        tensor.grad = None
+        plain = nn.Parameter(whole(tensor.detach()).clone(), requires_grad=tensor.requires_grad)
+        if self._optimizer is not None and tensor in self._optimizer.state:
+            held = self._optimizer.state.pop(tensor)
+            self._optimizer.state[plain] = {
+                key: whole(value) if isinstance(value, Tensor) else value for key, value in held.items()
+            }
+        return plain
 
-    def _shard_parameter(self, parameter: nn.Parameter, owner: Any) -> None:
-        """FSDP's record of the parameter is made again for its new shape, as ``fully_shard`` made it."""
-        owner._init_sharded_param(
-            nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad),
-            owner.device,
-            lambda _, placement=owner.fsdp_placement: placement,
-            owner.mesh_info,
-        )
-        if owner.post_forward_mesh_info:
-            owner._init_sharded_post_forward_param_metadata(parameter.detach())
-        owner._init_extensions()
-        owner.all_gather_outputs = []
-        owner.unsharded_accumulated_grad = None
-        if hasattr(owner, "_unsharded_param"):
-            del owner._unsharded_param
-        shape = parameter.shape
-        torch.utils.swap_tensors(parameter, owner.sharded_param)  # type: ignore[no-untyped-call]
-        owner.sharded_param = parameter
-        owner._setattr_on_modules(parameter)
-        held = self._held(parameter)
-        for key, value in held.items():
-            if isinstance(value, Tensor) and value.shape == shape:
-                held[key] = _shard(value, parameter)
 
-    def _held(self, parameter: nn.Parameter) -> dict[str, Any]:
-        return self._optimizer.state.get(parameter, {}) if self._optimizer is not None else {}
+def _shard_again(parameter: Tensor, plain: Tensor, owner: Any) -> None:
+    """FSDP's record of a parameter is made again for its new shape, as ``fully_shard`` made it; the object stays."""
+    owner._init_sharded_param(plain, owner.device, lambda _: owner.fsdp_placement, owner.mesh_info)
+    if owner.post_forward_mesh_info:
+        owner._init_sharded_post_forward_param_metadata(plain)
+    owner._init_extensions()
+    owner.all_gather_outputs = []
+    owner.unsharded_accumulated_grad = None
+    if hasattr(owner, "_unsharded_param"):
+        del owner._unsharded_param
+    torch.utils.swap_tensors(parameter, owner.sharded_param)  # type: ignore[no-untyped-call]
+    owner.sharded_param = parameter
+    owner._setattr_on_modules(parameter)
+
+
+def _like(value: Any, tensor: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == tensor.shape
 
 
 def _shard(full: Tensor, like: Tensor) -> Tensor:
