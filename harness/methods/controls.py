@@ -95,7 +95,7 @@ class DenseShallow(Method):
     class Options(Frozen):
         """How many layers it has, as a share of the full model's."""
 
-        share: float
+        share: float = 0.5
 
     def plan(self, options: Json, request: PlanRequest) -> MethodPlan:
         """The shallower model that is nearest to the share asked for.

@@ -31,6 +31,7 @@ ARMS: dict[str, list[Json]] = {
     ],
     "dense-short": [{}],
     "dense-small": [{"axis": "depth"}, {"axis": "width"}],
+    "dense-shallow": [{"share": 0.5}],
 }
 CASES = [(name, options) for name in METHODS.names() for options in ARMS.get(name, [{}])]
 """Every registered method, those of outside packages with their default options."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.methods.base import METHODS, PlanRequest
-from harness.methods.controls import DenseShort, DenseSmall
+from harness.methods.controls import DenseShallow, DenseShort, DenseSmall
 from harness.suite.spec import Recipe
 from harness.types import UserError
 
@@ -25,6 +25,7 @@ def a_request(target: float | None, steps: int = 1000, layers: int = 8) -> PlanR
         name="fake",
         step_flops=step_flops,
         learning_rate_of=lambda smaller, model, rate: rate * model["layers"] / smaller["layers"],
+        layers=lambda model: model["layers"],
         smaller=lambda model, axis: (
             [{"layers": n} for n in range(model["layers"] - 1, 0, -1)] if axis == "depth" else []
         ),
@@ -77,3 +78,17 @@ def test_a_model_that_cannot_shrink_says_so() -> None:
 
 def test_controls_that_match_declare_it() -> None:
     assert {name for name, method in METHODS.items() if method.matches} == {"dense-short", "dense-small"}
+
+
+@pytest.mark.parametrize(("share", "layers"), [(0.01, 1), (0.25, 2), (0.6, 5), (0.99, 7)])
+def test_shallow_dense_takes_the_nearest_depth_and_the_same_steps(share: float, layers: int) -> None:
+    plan = DenseShallow().plan({"share": share}, a_request(None, steps=100))
+    assert (plan.model, plan.recipe.steps) == ({"layers": layers}, 100)
+    assert sum(phase.steps for phase in plan.phases) == 100
+    assert plan.recipe.learning_rate == pytest.approx(0.1 * 8 / layers)  # the workload's rule
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5])
+def test_shallow_dense_refuses_a_share_that_is_none(share: float) -> None:
+    with pytest.raises(UserError, match="between 0 and 1"):
+        DenseShallow().plan({"share": share}, a_request(None))
