@@ -232,18 +232,28 @@ CLASSES = (
 )  # fmt: skip
 
 
-def profiled(training: Training, vocab: int, runs: int = 3) -> dict[str, float]:
-    """Seconds of a step by class of operation, from torch.profiler; the last class is what no operation claims."""
-    for _ in range(WARMUP):
-        training.step()
+def profiled(trainings: Sequence[Training], vocab: int, rounds: int) -> list[dict[str, float]]:
+    """Seconds of a step of each by class of operation, from torch.profiler; the last class is what none claims.
+
+    The profiler knows wall time only. The trainings take turns and each class shows the least of its turns: on a busy
+    machine the others are longer by what was not this process.
+    """
+    turns([training.step for training in trainings], 1)
+    found = [[_profile(training, vocab) for training in trainings] for _ in range(rounds)]
+    return [{name: min(turn[name] for turn in of_one) for name in CLASSES} for of_one in zip(*found, strict=True)]
+
+
+def _profile(training: Training, vocab: int) -> dict[str, float]:
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
-        total = seconds(lambda: [training.step() for _ in range(runs)])
+        start = time.perf_counter()
+        training.step()
+        total = time.perf_counter() - start
     found: Counter[str] = Counter()
     for event in profiler.key_averages(group_by_input_shape=True):
         if event.key.startswith(("aten::", "autograd::")):
             found[_class(event.key, event.input_shapes, vocab)] += event.self_cpu_time_total / 1e6
     found[CLASSES[-1]] = max(0.0, total - sum(found.values()))
-    return {name: found[name] / runs for name in CLASSES}
+    return {name: found[name] for name in CLASSES}
 
 
 def _class(key: str, shapes: Sequence[Sequence[int]], vocab: int) -> str:
@@ -280,14 +290,13 @@ def step_tables(sizes: Sequence[str], shares: Sequence[float], rounds: int) -> s
     return "\n".join(lines)
 
 
-def profile_table(size: str, share: float) -> str:
+def profile_table(size: str, share: float, rounds: int) -> str:
     """Where the time of a dense step and of steps of SAT goes."""
     shape = shape_of(size)
-    columns = [profiled(dense(shape), shape.vocab)]
-    columns += [profiled(at_share(shape, axis, share), shape.vocab) for axis in AXES]
+    columns = profiled([dense(shape), *(at_share(shape, axis, share) for axis in AXES)], shape.vocab, rounds)
     lines = [
-        f"{size} at a share of {share}, milliseconds of a step under torch.profiler (which itself costs time), and "
-        "what is left of the dense step's:",
+        f"{size} at a share of {share}, milliseconds of a step under torch.profiler (which itself costs time), the "
+        f"least of {rounds} turns, and what is left of the dense step's:",
         "",
         "| class | dense | depth | left | width | left |",
         "|---|---|---|---|---|---|",
@@ -326,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quick = options.quick
     tables = {
         "steps": lambda: step_tables(("0.4M",) if quick else ("10M", "30M"), SHARES, 3 if quick else 7),
-        "profile": lambda: profile_table("0.4M" if quick else "10M", 0.25),
+        "profile": lambda: profile_table("0.4M" if quick else "10M", 0.25, 2 if quick else 9),
         "overhead": lambda: overhead_table(("0.4M",) if quick else ("10M",), 0.33, 3 if quick else 7),
     }
     made = {f"sat_step: {name}": make() for name, make in tables.items() if options.only in {None, name}}

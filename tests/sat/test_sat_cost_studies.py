@@ -81,7 +81,7 @@ def test_turns_alternate_so_that_drift_cancels():
 
 def test_a_profile_has_every_class_and_puts_the_head_apart():
     shape = sat_step.shape_of("0.1M")
-    found = sat_step.profiled(sat_step.dense(shape), shape.vocab, runs=1)
+    (found,) = sat_step.profiled([sat_step.dense(shape)], shape.vocab, 1)
     assert set(found) == set(sat_step.CLASSES)
     assert all(found[name] > 0 for name in sat_step.CLASSES[:-1])
 
