@@ -161,14 +161,14 @@ def rebuild(ddp: Any) -> None:
 
 @torch.no_grad()
 def broadcast_all(controller: Controller, group: dist.ProcessGroup | None) -> None:
-    """Rank 0's parameters and buffers on every rank, those of units that are out included."""
+    """Rank 0's parameters and buffers on every rank, and all that is kept of units that are out."""
     if dist.get_world_size(group) == 1:
         return
-    kept = [(part, part.active) for part in controller.parts]
-    for part, _ in kept:
-        part.switch(tuple(range(part.units)))
+    device = next(controller.model.parameters()).device
+    banked = (tensor for part in controller.parts for tensor in part.banked())
     source = dist.get_global_rank(group, 0) if group is not None else 0
-    for tensor in [*controller.model.parameters(), *controller.model.buffers()]:
-        dist.broadcast(tensor.data, source, group=group)
-    for part, active in kept:
-        part.switch(active)
+    for tensor in (*controller.model.parameters(), *controller.model.buffers(), *banked):
+        travels = tensor.detach().to(device).contiguous()  # what lies on the host goes by way of the device
+        dist.broadcast(travels, source, group=group)
+        if travels.data_ptr() != tensor.data_ptr():
+            tensor.detach().copy_(travels)

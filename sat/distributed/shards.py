@@ -116,6 +116,7 @@ class ShardedSite(CompactSite):
     def __init__(self, site: Site, optimizer: Optimizer | None, owners: Owners, **more: Any) -> None:
         super().__init__(site, optimizer, **more)
         self._owners = {id(tensor): owners[tensor] for tensor, _ in self._parameters() if tensor in owners}
+        self._visiting = False
 
     @torch.no_grad()
     def switch(self, active: tuple[int, ...], fresh: Sequence[int] = ()) -> None:
@@ -133,6 +134,7 @@ class ShardedSite(CompactSite):
             yield
             return
         gradients = [tensor.grad for tensor, _ in self._tensors]
+        self._visiting = True
         self.switch(tuple(range(self.units)))
         self.active = active
         try:
@@ -140,6 +142,7 @@ class ShardedSite(CompactSite):
         finally:
             self.active = tuple(range(self.units))
             self.switch(active)
+            self._visiting = False
             for (tensor, _), gradient in zip(self._tensors, gradients, strict=True):
                 tensor.grad = gradient
 
@@ -170,6 +173,10 @@ class ShardedSite(CompactSite):
         """See :meth:`Part.scale_outputs`."""
         with self._gathered():
             super().scale_outputs(units, factor)
+
+    def _fill(self, active: Sequence[int]) -> None:
+        if not self._visiting:  # nobody enters who is only shown
+            super()._fill(active)
 
     @contextmanager
     def _gathered(self) -> Iterator[None]:
