@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from sat.config import SATConfig
 from sat.parts import Part
@@ -29,6 +30,7 @@ def check_structure(structure: Structure, config: SATConfig) -> None:
 
 def check_parts(model: nn.Module, parts: Sequence[Part], config: SATConfig) -> None:
     """Raises ValueError: a setting that the model's layers can't follow; the text says which and what to do."""
+    _check_costs(parts, config)
     if config.mode != "skip":
         return
     gated = next((part.name for part in parts if not part.enters_at_zero), None)
@@ -55,9 +57,19 @@ def check_parts(model: nn.Module, parts: Sequence[Part], config: SATConfig) -> N
             _check_sources(part, config)
 
 
+def _check_costs(parts: Sequence[Part], config: SATConfig) -> None:
+    """A global threshold needs costs that can be compared."""
+    for part in parts if config.threshold == "global" and len(parts) > 1 else ():
+        if any(isinstance(module, _ConvNd) for module in part.modules):
+            raise ValueError(
+                f"threshold 'global' compares units by score per FLOP, but those of {part.name} are convolutions, "
+                "whose FLOPs depend on the size of the picture there; use threshold 'site'"
+            )
+
+
 def _check_sources(part: Part, config: SATConfig) -> None:
     """Every layer that comes in later needs one of its shape among those that train first."""
-    keep = units_kept(part.units, config.stages[0][1], max(config.floor, part.floor, len(part.pinned)))
+    keep = units_kept(part.units, config.stages[0][1], max(config.floor, part.floor, len(part.pinned)), config.buckets)
     first = place(part.units, (), keep, spread=config.spreads, pinned=part.pinned)
     for unit in range(part.units):
         if unit not in first and not any(part.fits(source, unit) for source in first):

@@ -13,8 +13,8 @@ from sat.config import SATConfig
 from sat.distributed import whole
 from sat.parts import Part
 from sat.score import UnitScores, magnitudes
-from sat.select import choose, generator, place, rise
-from sat.units import units_kept
+from sat.select import allocate, choose, generator, place, rise
+from sat.units import counts_allowed, round_half_up, units_kept
 
 
 @dataclass
@@ -49,6 +49,7 @@ class Choice:
         self._parts = parts
         self._config = config
         self._total_steps = total_steps
+        self.threshold: float | None = None  # of the latest decision, score per FLOP over all parts
         self.histories = {
             part.name: History(set(), [0] * part.units, [0.0] * part.units, [False] * part.units) for part in parts
         }
@@ -80,13 +81,50 @@ class Choice:
             elif part.name in probed and not meta:
                 history.score = (probed[part.name].score / part.unit_flops).tolist()  # per FLOP
 
-    def chosen(self, part: Part, before: Sequence[int], share: float, step: int, free: bool) -> tuple[int, ...]:
-        """The active units of ``part`` at ``share``; ``before`` are active now, none at the start.
+    def counts(self, share: float, step: int, *, started: bool, free: bool) -> dict[str, int]:
+        """How many units every part keeps at ``share``, by the threshold of the configuration.
+
+        Where nothing has a score yet (device ``meta``, a shape that is only timed), a global threshold has nothing to
+        rank, and every part keeps the share.
+        """
+        config = self._config
+        kept = {part.name: units_kept(part.units, share, self._floor(part), config.buckets) for part in self._parts}
+        self.threshold = None
+        known = any(any(history.score) for history in self.histories.values())
+        if config.threshold == "site" or share == 1.0 or not known:
+            return kept
+        scores, costs, allowed = [], [], []
+        grow_only = free or config.regime == "growing"
+        for part in self._parts:
+            before = part.active if started else ()
+            least = self._floor(part)
+            if config.regime == "growing" and not free:
+                least = max(least, len(before))
+            elif before:
+                leaving = 0 if free else round_half_up(config.swap_share_at(step, self._total_steps) * len(before))
+                least = max(least, min(len(before), kept[part.name]) - leaving)
+            values = self._scores(part, before)
+            if before and not grow_only and config.score != "random":
+                values = [v * (1 + config.hysteresis) if u in before else v for u, v in enumerate(values)]
+            inside = set(before) if grow_only else set()
+            order = sorted(range(part.units), key=lambda unit: (unit not in inside, -values[unit], unit))
+            # what a probe measures is per FLOP already; a random draw is to favour no kind of unit
+            if config.needs_probe or config.score == "random":
+                values = [value * part.unit_flops for value in values]
+            scores.append([values[unit] for unit in order])
+            costs.append(part.unit_flops)
+            every = counts_allowed(part.units, self._floor(part), config.buckets)
+            allowed.append([count for count in every if count >= least])
+        budget = share * sum(part.units * part.unit_flops for part in self._parts)
+        found, self.threshold = allocate(scores, costs, allowed, budget)
+        return {part.name: count for part, count in zip(self._parts, found, strict=True)}
+
+    def chosen(self, part: Part, before: Sequence[int], keep: int, step: int, free: bool) -> tuple[int, ...]:
+        """The ``keep`` active units of ``part``; ``before`` are active now, none at the start.
 
         ``free``: by what is known, without regard to the regime, and without taking any unit out in exchange.
         """
         config = self._config
-        keep = units_kept(part.units, share, max(config.floor, part.floor, len(part.pinned)))
         if config.regime == "narrowing":
             frozen = part.units - len(before or range(part.units))
             limit = part.units - keep
@@ -95,16 +133,9 @@ class Choice:
             return tuple(range(limit if by_schedule else rise(scores, frozen, limit), part.units))
         if config.score == "order":
             return place(part.units, before, keep, spread=config.spreads, pinned=part.pinned)
-        history = self.histories[part.name]
         random = config.score == "random"  # the control: no memory, no preference for what is inside
-        scores = [
-            score if unit in before or random else score * (1.0 + config.staleness * waited)
-            for unit, (score, waited) in enumerate(zip(history.score, history.waiting, strict=True))
-        ]
-        for unit in part.pinned:
-            scores[unit] = math.inf
         return choose(
-            scores,
+            self._scores(part, before),
             before,
             keep,
             grow_only=free or config.regime == "growing",
@@ -113,6 +144,21 @@ class Choice:
             explore=config.explore,
             rng=generator(config.seed, step, f"{part.name}/explore"),
         )
+
+    def _floor(self, part: Part) -> int:
+        return max(self._config.floor, part.floor, len(part.pinned))
+
+    def _scores(self, part: Part, before: Sequence[int]) -> list[float]:
+        """Scores with the bonus of those that have waited; pinned units are above all."""
+        history = self.histories[part.name]
+        bonus = 0.0 if self._config.score == "random" else self._config.staleness
+        scores = [
+            score if unit in before else score * (1.0 + bonus * waited)
+            for unit, (score, waited) in enumerate(zip(history.score, history.waiting, strict=True))
+        ]
+        for unit in part.pinned:
+            scores[unit] = math.inf
+        return scores
 
     def thresholds(self) -> dict[str, float | None]:
         """The lowest score kept, by part; ``None`` where units have no score or none may leave."""

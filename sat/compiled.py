@@ -7,6 +7,7 @@ and a switch costs one graph per kind at most: along the depth none, along the w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from sat.config import SATConfig, phases
 from sat.families import Described, find_structure
 from sat.structure import Structure
-from sat.units import units_kept
+from sat.units import counts_allowed, units_kept
 
 LIMIT = 64
 """Graphs that torch may keep for the layers: five counts of units, trained and evaluated, for six kinds of layers."""
@@ -49,11 +50,16 @@ class CompiledLayers:
         some layers have gradients and others none, one for either, below and above the lowest that has. Forward
         passes without gradients (evaluation) can need as many again.
         """
+        if config.threshold == "global" and config.axis == "width":  # any layer may have any mixture of counts
+            kinds = {(site.kind, site.units, max(config.floor, site.floor)) for site in self._structure.parts}
+            return self.kinds * math.prod(len(counts_allowed(n, floor, config.buckets)) for _, n, floor in kinds)
         shares = {phase.share for phase in phases(config, total_steps)}
         if config.axis == "depth":
             return self.kinds * (1 if config.mode == "skip" else 4)
         sites = {(site.units, max(config.floor, site.floor)) for site in self._structure.parts}
-        counts = {tuple(units_kept(units, share, floor) for units, floor in sorted(sites)) for share in shares}
+        counts = {
+            tuple(units_kept(units, share, floor, config.buckets) for units, floor in sorted(sites)) for share in shares
+        }
         return self.kinds * len(counts)
 
 

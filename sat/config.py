@@ -29,6 +29,7 @@ EntryState = Literal["fresh", "copied"]
 EntryMoment = Literal["mean", "zero"]
 Regime = Literal["growing", "rotating", "persistent", "narrowing"]
 Bank = Literal["device", "host"]
+Threshold = Literal["site", "global"]
 
 DEFAULT_SCHEDULES: Mapping[tuple[str, str], Schedule] = {
     # share 0 is the floor: one layer, then all of them ("zero/one-layer expansion", arXiv 2511.04981)
@@ -55,6 +56,10 @@ _DEFAULT_REGIMES: Mapping[str, Regime] = {
     "backward_drop": "rotating",
     "prefix": "narrowing",
 }
+
+
+MOST_BUCKETS = 5
+"""With several sites in a layer, each count of units may cost graphs; torch falls back to eager beyond 8."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,11 @@ class SATConfig:
             interval, the final model is full with outputs scaled; ``persistent`` re-chooses likewise, the
             final model is the active part; ``narrowing`` (mode ``prefix``, and no other) never takes a layer back
             that it froze.
+        threshold: where the score that keeps a unit in is set. ``site``: at each site, which keeps the same share
+            everywhere. ``global``: once, over the units of all sites by score per FLOP, under a budget of the share of
+            all units' FLOPs; sites then keep more or less than the share, but at least the floor.
+        buckets: at most so many (1 to 5) different numbers of active units at a site, at equal distances, so that
+            the shapes that a compiler sees stay few; ``None``: any number.
         floor: fewest active units of a site.
         swap_share: largest share of a site's active units exchanged at one re-evaluation.
         swap_until: share of the steps at which the swap share has fallen (linearly) to 0; ``None``: constant.
@@ -120,6 +130,8 @@ class SATConfig:
     decay_from: float | None = None
     probe_batches: int = 4
     regime: Regime | None = None
+    threshold: Threshold = "site"
+    buckets: int | None = None
     floor: int = 1
     swap_share: float | None = None
     swap_until: float | None = None
@@ -153,6 +165,11 @@ class SATConfig:
         _one_of("entry_moment", self.entry_moment, get_args(EntryMoment))
         _one_of("regime", self.regime, get_args(Regime))
         _one_of("bank", self.bank, get_args(Bank))
+        _one_of("threshold", self.threshold, get_args(Threshold))
+        if self.buckets is not None:
+            _whole("buckets", self.buckets, 1)
+            if self.buckets > MOST_BUCKETS:
+                raise ValueError(f"SATConfig: buckets must be {MOST_BUCKETS} at most, not {self.buckets}")
         for name in ("interval", "probe_batches", "floor", "observe_every"):
             _whole(name, getattr(self, name), 1)
         for name in ("rewarm_steps", "protect_steps", "ramp_steps"):
@@ -178,6 +195,12 @@ class SATConfig:
 
     def _check_combinations(self) -> None:
         shares = [share for _, share in self.stages]
+        if self.threshold == "global" and self.score == "order":
+            raise ValueError(
+                "SATConfig: threshold 'global' ranks units by score, and 'order' has none; use another score"
+            )
+        if self.regime == "narrowing" and (self.threshold == "global" or self.buckets is not None):
+            raise ValueError("SATConfig: regime 'narrowing' moves one boundary; leave threshold and buckets out")
         self._check_entry()
         self._check_updates()
         if self.axis == "width" and self.score == "order":

@@ -203,6 +203,7 @@ class Controller:
             active={part.name: part.active for part in self.parts},
             never_trained=self._choice.never_trained(),
             thresholds=self._choice.thresholds(),
+            global_threshold=self._choice.threshold,
             compiled_graphs=compiled_graphs(self.model),
         )
 
@@ -314,6 +315,7 @@ class Controller:
             "started": self._started,
             "ramp": self.ramp.state(),
             "pace": self.pace.state(),
+            "threshold": self._choice.threshold,
             "tally": self._ledger.tally.state(),
             "parts": {
                 part.name: {"active": list(part.active), **self._choice.histories[part.name].state()}
@@ -331,6 +333,7 @@ class Controller:
         self._ledger.load(tally, progress["seconds"])
         self._choice.load(progress["parts"])
         self.pace.load(progress["pace"])
+        self._choice.threshold = progress["threshold"]
         self.ramp.load(progress["ramp"], self.parts, next(self.model.parameters()).device)
 
     def check_ranks(self, *decision: object) -> None:
@@ -360,6 +363,7 @@ class Controller:
         self.check_ranks(share, step, free)
         self._choice.update(probed, step)
         self.ranks.average(self._choice.histories)
+        counts = self._choice.counts(share, step, started=self._started, free=free)
         entries = exits = returns = 0
         device = next(self.model.parameters()).device
         came: dict[str, list[int]] = {}
@@ -367,7 +371,7 @@ class Controller:
         for part in self.parts:
             history = self._choice.histories[part.name]
             before = part.active if self._started else ()
-            active = self._choice.chosen(part, before, share, step, free)
+            active = self._choice.chosen(part, before, counts[part.name], step, free)
             entering = set(active) - set(before)
             fresh = sorted(entering - history.ever)
             returning = sorted(entering & history.ever)

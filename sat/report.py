@@ -61,7 +61,8 @@ class Report:
 
     ``switches`` are decisions that changed something, ``swaps`` the units exchanged in them one for one.
     ``active`` and ``never_trained`` list units by part; ``thresholds`` is the lowest score kept per part,
-    ``None`` where units have no score.
+    ``None`` where units have no score; ``global_threshold`` is the score per FLOP down to which the latest decision
+    took units in over all parts, ``None`` where each part has a threshold of its own or the floors took the budget.
 
     ``probe_seconds`` and ``switch_seconds`` are time on the GPU's stream between two events on CUDA, elsewhere wall
     time of the calls; nothing waits for them in training. ``switch_bytes`` is what was copied between compact
@@ -87,6 +88,7 @@ class Report:
     active: Mapping[str, tuple[int, ...]]
     never_trained: Mapping[str, tuple[int, ...]]
     thresholds: Mapping[str, float | None]
+    global_threshold: float | None
     phases: tuple[Phase, ...]
     probe_flops: int | None  # of all probes
     dense_step_flops: int | None  # counted, once a step with all units at work has been seen

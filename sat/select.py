@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from collections.abc import Sequence
 
@@ -67,6 +69,43 @@ def rise(scores: Sequence[float], frozen: int, limit: int) -> int:
     while frozen in ready:
         frozen += 1
     return frozen
+
+
+def allocate(
+    scores: Sequence[Sequence[float]],
+    costs: Sequence[float],
+    counts: Sequence[Sequence[int]],
+    budget: float,
+) -> tuple[tuple[int, ...], float | None]:
+    """How many units each site keeps, under one budget for all: the best by score per cost come in first.
+
+    Each site starts with its first count and goes on to its next as long as the budget has room for at least half of
+    the difference, which leaves the total within half a step of the budget (a unit, where all counts are allowed),
+    unless the first counts exceed it by themselves. Ties go to the lower site.
+
+    Args:
+        scores: one list per site, the units in the order in which they come in.
+        costs: of one unit of each site.
+        counts: the numbers of units that each site may keep, rising.
+        budget: in the unit of the costs.
+
+    Returns:
+        The counts, and the score per cost of the last that came in (the threshold), if any did.
+    """
+    at = [0] * len(scores)
+    spent = sum(allowed[0] * cost for allowed, cost in zip(counts, costs, strict=True))
+    threshold = None
+    steps = []  # (score per cost, site, place of the count among those allowed); never better than the one before
+    for site, (ranked, cost, allowed) in enumerate(zip(scores, costs, counts, strict=True)):
+        best = math.inf
+        for place_, (low, high) in enumerate(itertools.pairwise(allowed), 1):
+            best = min(best, sum(ranked[low:high]) / (high - low) / cost)
+            steps.append((-best, site, place_))
+    for value, site, place_ in sorted(steps):
+        step = (counts[site][place_] - counts[site][place_ - 1]) * costs[site]
+        if at[site] == place_ - 1 and spent + step / 2 <= budget * (1 + 1e-12):
+            at[site], spent, threshold = place_, spent + step, -value
+    return tuple(allowed[chosen] for allowed, chosen in zip(counts, at, strict=True)), threshold
 
 
 def _explore(entering: list[int], outside: list[int], share: float, rng: random.Random) -> list[int]:

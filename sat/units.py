@@ -20,10 +20,18 @@ def round_half_up(value: float) -> int:
     return math.floor(round(value, 12) + 0.5)
 
 
-def units_kept(n: int, share: float, floor: int = 1) -> int:
+def counts_allowed(n: int, floor: int = 1, buckets: int | None = None) -> tuple[int, ...]:
+    """The numbers of active units that a site of ``n`` may have, rising: ``floor`` to n, or at most ``buckets`` of
+    them at equal distances (n/b, 2n/b, ... n, rounded half up, none below the floor)."""
+    if buckets is None:
+        return tuple(range(min(n, floor), n + 1))
+    return tuple(sorted({min(n, max(floor, round_half_up(n * at / buckets))) for at in range(1, buckets + 1)}))
+
+
+def units_kept(n: int, share: float, floor: int = 1, buckets: int | None = None) -> int:
     """Number of ``n`` units that are active at ``share``: ``max(floor, round_half_up(share * n))``, at most n.
 
-    A share of 0 therefore means the floor.
+    A share of 0 therefore means the floor. With ``buckets``, the nearest of :func:`counts_allowed`, of two the larger.
 
     Raises:
         ValueError: ``n`` < 1, ``floor`` < 1, or ``share`` outside 0..1.
@@ -34,6 +42,8 @@ def units_kept(n: int, share: float, floor: int = 1) -> int:
         raise ValueError(f"floor must be at least 1 unit, not {floor}")
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"an active share lies between 0 and 1, not {share}")
+    if buckets is not None:
+        return min(reversed(counts_allowed(n, floor, buckets)), key=lambda count: round(abs(count - share * n), 12))
     return min(n, max(floor, round_half_up(share * n)))
 
 

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     import sat
 
 
+UNPLANNED = (
+    "with threshold 'global' or buckets along the width, how many units of which kind work is known in the run alone; "
+    "the plan's FLOPs are those of the same share at every site, its budget"
+)
+
+
 class SatOptions(Frozen):
     """Options of an arm. ``None`` is the pre-registered default of the mode and axis (``sat.SATConfig``)."""
 
@@ -41,6 +47,8 @@ class SatOptions(Frozen):
     protect_steps: int = 0  # after an expansion, in which the updates of trained units are scaled
     protect: float = 1.0  # by this
     regime: Literal["growing", "rotating", "persistent", "narrowing"] | None = None
+    threshold: Literal["site", "global"] = "site"  # the same share at every site, or by score across sites
+    buckets: int | None = None  # most different numbers of active units at a site
     interval: int | None = None  # steps; None: 500, but at least ten re-evaluations in a training
     probe_batches: int | None = None  # micro-batches of a probe; None: 4 for 500 steps of interval, fewer for less
 
@@ -79,13 +87,16 @@ class Sat(Method):
         (a control without scores saves their probes, and gets them back as steps).
 
         All but width are shares of whole layers. Width is the share asked for: how many units it keeps
-        depends on the site, and the workload applies ``sat.units_kept`` to each.
+        depends on the site, and the workload applies ``sat.units_kept`` to each; see :meth:`unplanned`.
 
         Raises:
             UserError: options that contradict each other, or probes whose cost can't be told before the run.
         """
         recipe = request.recipe
         planned = _phases(options, recipe.steps, request)
+        why = self.unplanned(options)
+        if request.target_flops is not None and why is not None:
+            raise UserError(f"method sat can't match another arm here: {why}")
         if request.target_flops is not None:
             own = total_flops(request.workload, request.model, recipe, request.workload_options, planned)
             if own is None:
@@ -93,6 +104,13 @@ class Sat(Method):
             recipe = with_steps(recipe, _steps_for(request.target_flops, recipe.steps, own, options, request))
             planned = _phases(options, recipe.steps, request)
         return MethodPlan(request.model, recipe, planned)
+
+    def unplanned(self, options: Json) -> str | None:
+        """Along the width, a global threshold or buckets: the plan has the budget, ``sat.units_kept`` of each site."""
+        chosen = _options(options)
+        if chosen.axis == "width" and (chosen.threshold == "global" or chosen.buckets is not None):
+            return UNPLANNED
+        return None
 
     def attach(self, spec: RunSpec, task: Task, optimizer: torch.optim.Optimizer) -> Controller:
         """SAT on the task's model; nothing is switched before the first ``begin_step`` or ``enter_phase``."""
@@ -119,16 +137,20 @@ class Sat(Method):
             )
         except ValueError as error:
             raise UserError(f"method sat on workload {spec.workload}: {error}") from error
-        return SatController(inner, task, phases(config, steps))
+        notes = (f"sat: {UNPLANNED}",) if self.unplanned(spec.method_options) else ()
+        return SatController(inner, task, phases(config, steps), notes)
 
 
 class SatController(Controller):
     """The library's controller in the harness's terms."""
 
-    def __init__(self, inner: sat.Controller, task: Task, planned: list[PhasePlan]) -> None:
+    def __init__(
+        self, inner: sat.Controller, task: Task, planned: list[PhasePlan], notes: tuple[str, ...] = ()
+    ) -> None:
         self.inner = inner
         self._task = task
         self._planned = planned
+        self._notes = notes
 
     def due(self, step: int) -> bool:
         """Whether a decision is due before ``step``."""
@@ -171,7 +193,7 @@ class SatController(Controller):
 
         report = self.inner.report()
         sat.densify_(self._task.model)
-        return (f"sat: {report.summary}",)
+        return (f"sat: {report.summary}", *self._notes)
 
 
 def _options(options: dict[str, Any]) -> SatOptions:
@@ -184,7 +206,7 @@ def _options(options: dict[str, Any]) -> SatOptions:
 
 def _phase(config: SATConfig, plan: PhasePlan, layers: int) -> Phase:
     """A phase of the run: the realised share of layers, or the share asked for along the width."""
-    realised = units_kept(layers, plan.share, config.floor) / layers
+    realised = units_kept(layers, plan.share, config.floor, config.buckets) / layers
     phase = Phase(steps=plan.steps, probes=plan.probes, probe_batches=config.probe_batches)
     if config.axis == "width":
         return phase.model_copy(update={"width": plan.share})

@@ -102,7 +102,13 @@ def _specs(
         try:
             method = METHODS.get(arm.method)
             method_options = normal_options(method.Options, arm.options)
-            target = None if arm.match is None else flops_of(specs[arm.match], workload)
+            target = None
+            if arm.match is not None:
+                matched = specs[arm.match]
+                why = METHODS.get(matched.method)().unplanned(matched.method_options)
+                if why is not None:
+                    raise UserError(f"arm {arm.match!r} can't be matched: {why}")
+                target = flops_of(matched, workload)
             planned: MethodPlan = method().plan(method_options, PlanRequest(workload, options, model, recipe, target))
         except UserError as error:
             problems.append(f"arm {name!r}: {error}")

@@ -68,6 +68,11 @@ class Part(ABC):
     def release(self) -> None:  # noqa: B027 (most parts leave nothing behind)
         """Take off what the part has put on the model's modules. Called once, when the part is fully active."""
 
+    @property
+    @abstractmethod
+    def modules(self) -> Iterable[nn.Module]:
+        """The modules whose parameters belong to the units."""
+
     def slices(self, factors: Mapping[int, float]) -> Iterable[Slice]:
         """What of the parameters belongs to active units whose updates are scaled by ``factors``."""
         raise ValueError(f"rewarm_steps and protect_steps: the updates of {self.name} can't be scaled unit by unit")

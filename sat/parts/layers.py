@@ -116,6 +116,11 @@ class _Layers(Part):
         """Parameters of the modules by which a layer writes into the residual stream."""
         return [p for module in self.stack.outputs[unit] for p in module.parameters(recurse=False)]
 
+    @property
+    def modules(self) -> Iterator[nn.Module]:
+        """See :meth:`Part.modules`: all inside the layers."""
+        return (module for layer in self._all for module in layer.modules())
+
     def slices(self, factors: Mapping[int, float]) -> Iterator[Slice]:
         """See :meth:`Part.slices`: every parameter of the layers."""
         for unit, factor in factors.items():

@@ -125,6 +125,11 @@ class CompactSite(Part):
         """See :meth:`Part.gated_modules`."""
         return [gate.module for gate in self.site.gates]
 
+    @property
+    def modules(self) -> Iterator[nn.Module]:
+        """See :meth:`Part.modules`."""
+        return (cut.module for cut in self.site.cuts)
+
     def slices(self, factors: Mapping[int, float]) -> Iterator[Slice]:
         """See :meth:`Part.slices`."""
         return (cut_slice(parameter, cuts, self.active, factors) for parameter, cuts in self._parameters())

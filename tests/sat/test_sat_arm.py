@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -219,3 +220,20 @@ def test_an_arm_that_matches_takes_the_steps_that_spend_the_same_flops():
     assert drawn.recipe.steps > 100
     assert sum(p.steps for p in drawn.phases) == drawn.recipe.steps
     assert sum(p.steps * step * p.width for p in drawn.phases) == pytest.approx(spent, rel=0.02)
+
+
+@pytest.mark.parametrize("option", [{"threshold": "global"}, {"buckets": 3}])
+def test_flops_that_follow_from_scores_are_said_and_matched_by_nothing(option):
+    method = METHODS.get("sat")()
+    width = {"axis": "width", **option}
+    assert method.plan(width, request()).phases == method.plan({"axis": "width"}, request()).phases
+    with pytest.raises(UserError, match=r"can't match another arm here: .* known in the run alone"):
+        method.plan(width, replace(request(), target_flops=1e9))
+    assert "its budget" in method.unplanned(width)
+    assert method.unplanned({"axis": "depth", "score": "random", **option}) is None
+    assert method.unplanned({"axis": "width"}) is None
+
+
+def test_layers_in_buckets_are_planned_as_they_are_run():
+    plan = METHODS.get("sat")().plan({"buckets": 2, "schedule": [[0, 0.2], [0.5, 0.6], [0.75, 1]]}, request(layers=9))
+    assert [round(phase.depth * 9) for phase in plan.phases] == [5, 5, 9]

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.meter.base import Energy
+from harness.methods.base import METHODS
 from harness.record.record import Record, Status, WindowEnergy
 from harness.run.events import WindowKind
 from harness.suite.expand import PlanError, matching_order
@@ -168,6 +169,12 @@ def test_a_matching_arm_gets_the_flops_of_the_arm_it_matches_even_if_listed_befo
     assert dense is not None
     assert abs(short - sat) <= dense / 100 / 2  # to the nearest of its 100 steps
     assert run_of(planned, "short").spec.recipe.steps == 62
+
+
+def test_an_arm_that_spends_other_flops_than_planned_is_matched_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS.get("sat"), "unplanned", lambda self, options: "scores decide")
+    with pytest.raises(SuiteError, match="arm 'short': arm 'sat' can't be matched: scores decide"):
+        plan(suite(), CPU)
 
 
 def test_precision_is_bf16_on_a_gpu_unless_the_suite_says_otherwise() -> None:
