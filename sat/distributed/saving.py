@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from sat.checkpoint import check, load_progress, save_progress
 from sat.distributed.shards import settle
@@ -52,7 +54,7 @@ def save(controller: Controller, directory: str | Path) -> None:
                 for group in optimizer.param_groups
             ]
         tensors[SAT] = _packed({**save_progress(controller), "rest": rest})
-        dcp.save(tensors, checkpoint_id=directory, process_group=controller.ranks.group, no_dist=_alone())
+        dcp_save(tensors, checkpoint_id=directory, process_group=controller.ranks.group, no_dist=_alone())
 
 
 def load(controller: Controller, directory: str | Path) -> None:
@@ -65,9 +67,9 @@ def load(controller: Controller, directory: str | Path) -> None:
         ValueError: the checkpoint is of another configuration, length, structure or optimizer.
     """
     group = controller.ranks.group
-    saved = dcp.FileSystemReader(directory).read_metadata()
+    saved = FileSystemReader(directory).read_metadata()
     packed = torch.empty(_size(saved, SAT), dtype=torch.uint8)
-    dcp.load({SAT: packed}, checkpoint_id=directory, process_group=group, no_dist=_alone())
+    dcp_load({SAT: packed}, checkpoint_id=directory, process_group=group, no_dist=_alone())
     progress = torch.load(io.BytesIO(packed.numpy().tobytes()), weights_only=True)
     rest = progress.pop("rest")
     optimizer = controller.optimizer
@@ -89,7 +91,7 @@ def load(controller: Controller, directory: str | Path) -> None:
             if name not in parameters:
                 raise ValueError(f"{directory}: it has optimizer state of {name!r}, which the model has not")
             tensors[path] = states.setdefault(name, {})[key] = _empty(storage, parameters[name], key)
-    dcp.load(tensors, checkpoint_id=directory, process_group=group, no_dist=_alone())
+    dcp_load(tensors, checkpoint_id=directory, process_group=group, no_dist=_alone())
     controller.model.load_state_dict(model)
     if optimizer is not None:
         _take_over(controller, names, rest, states, directory)
@@ -103,7 +105,7 @@ def _alone() -> bool:
 
 def _take_over(
     controller: Controller,
-    names: dict[nn.Parameter, str],
+    names: dict[Tensor, str],
     rest: dict[str, Any],
     states: dict[str, dict[str, Any]],
     directory: str | Path,
@@ -122,9 +124,9 @@ def _take_over(
             controller.optimizer.state[parameter] = held
 
 
-def _names(controller: Controller) -> dict[nn.Parameter, str]:
+def _names(controller: Controller) -> dict[Tensor, str]:
     """Of the model's parameters in the plain model. Call in its full shape."""
-    names = {parameter: name for name, parameter in controller.model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in controller.model.named_parameters()}
     for group in controller.optimizer.param_groups if controller.optimizer is not None else ():
         for at, parameter in enumerate(group["params"]):
             if parameter not in names:
@@ -135,7 +137,7 @@ def _names(controller: Controller) -> dict[nn.Parameter, str]:
     return names
 
 
-def _empty(storage: TensorStorageMetadata, parameter: nn.Parameter, key: str) -> Tensor:
+def _empty(storage: TensorStorageMetadata, parameter: Tensor, key: str) -> Tensor:
     """Where a saved optimizer tensor is read to: laid out as its parameter, if it has its shape."""
     dtype = storage.properties.dtype
     if storage.size == parameter.shape:
