@@ -48,8 +48,8 @@ def sparsify_(
 
     Raises:
         UnknownStructureError: no family knows the model, or what ``structure`` names is not there.
-        ValueError: the model is sparsified already, the optimizer is not known or does not hold its parameters, a needed
-            ``loss`` is missing, or the structure can't follow the configuration.
+        ValueError: the model is sparsified already, the optimizer is not known or does not hold its parameters, a
+            needed ``loss`` is missing, or the structure can't follow the configuration.
     """
     if isinstance(model, DistributedDataParallel):
         raise ValueError(
