@@ -111,6 +111,8 @@ class SATConfig:
             j/n of the update in the j-th of n steps, whatever the optimizer and its schedule; 0: at once.
         protect_steps: for so many steps after units entered, the updates of those active before are scaled.
         protect: by this: 0 holds them still, 1 is no protection.
+        rate_exponent: with mode ``skip``, the learning rate is multiplied by (share of the units that work) to the
+            power of minus this: 0 leaves it alone, 0.5 is Depth-muP's; see :mod:`sat.rate`.
         ramp_steps: steps over which the gate of a *returning* unit rises to 1; 0: at once.
         bank: where the full weights and optimizer state lie: on the parameters' device, or on the host.
         seed: of random scores and exploration; independent of torch's generators.
@@ -143,6 +145,7 @@ class SATConfig:
     rewarm_steps: int = 0
     protect_steps: int = 0
     protect: float = 1.0
+    rate_exponent: float = 0.0
     ramp_steps: int = 20
     bank: Bank = "device"
     seed: int = 0
@@ -177,6 +180,7 @@ class SATConfig:
         _whole("seed", self.seed, None)
         for name in ("swap_share", "explore", "smoothing", "protect"):
             _within(name, getattr(self, name), 1.0)
+        _within("rate_exponent", self.rate_exponent, 2.0)
         for name in ("hysteresis", "staleness"):
             _within(name, getattr(self, name), math.inf)
         if self.swap_until is not None:
@@ -258,6 +262,11 @@ class SATConfig:
         if self.protect_steps and self.protect == 1.0:
             raise ValueError(
                 f"SATConfig: protect_steps {self.protect_steps} with protect 1 protects nothing; set protect below 1"
+            )
+        if self.rate_exponent and self.whole_forward:
+            raise ValueError(
+                f"SATConfig: rate_exponent {self.rate_exponent} follows the size of the model at work, and mode "
+                f"{self.mode!r} leaves all of it at work; leave rate_exponent out"
             )
 
     @property

@@ -25,6 +25,7 @@ from sat.optimizers import StepWatch, described
 from sat.pace import Pace
 from sat.parts import BypassedLayers, CompactSite, FrozenLayers, FrozenPrefix, Part, SkippedLayers
 from sat.ramp import Ramp
+from sat.rate import Rate
 from sat.report import Report, Switch
 from sat.score import Loss, UnitScores, gate_probe, taylor_probe
 from sat.structure import Structure
@@ -89,6 +90,9 @@ class Controller:
         self.ramp = Ramp(config.ramp_steps, model)
         self.pace = Pace(self.parts, config.rewarm_steps, config.protect_steps, config.protect)
         self.pace.attach(optimizer)
+        self._rate = Rate(lambda: self.active_units**-config.rate_exponent)
+        if optimizer is not None and config.rate_exponent:
+            self._rate.attach(optimizer)
         self._watch = StepWatch(optimizer) if optimizer is not None else None
         self._ledger = Ledger(model, optimizer, self.parts)
         self._hook = (
@@ -221,6 +225,7 @@ class Controller:
             self._complete()
         self.ramp.stop()
         self.pace.stop()
+        self._rate.stop()
         for part in self.parts:
             part.switch(tuple(range(part.units)))
             part.release()

@@ -46,6 +46,7 @@ class SatOptions(Frozen):
     rewarm_steps: int = 0  # over which the updates of units that came in rise to full size
     protect_steps: int = 0  # after an expansion, in which the updates of trained units are scaled
     protect: float = 1.0  # by this
+    rate_exponent: float = 0.0  # learning rate times (active share) to the power of minus this
     regime: Literal["growing", "rotating", "persistent", "narrowing"] | None = None
     threshold: Literal["site", "global"] = "site"  # the same share at every site, or by score across sites
     buckets: int | None = None  # most different numbers of active units at a site
