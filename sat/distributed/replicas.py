@@ -31,18 +31,22 @@ class Replicas:
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self._sharded = isinstance(controller.model, FSDPModule)
+        self._forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of the model is run by nobody yet."""
+        return {"_controller": self._controller, "_sharded": self._sharded}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def _forget(self) -> None:
         self._hooks: list[RemovableHandle] = []
         self._known: weakref.WeakKeyDictionary[DistributedDataParallel, tuple[object, Signature]] = (
             weakref.WeakKeyDictionary()
         )
         self._quiet: dict[DistributedDataParallel, tuple[bool, bool]] | None = None  # flags before a probe
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy of the model is run by nobody yet."""
-        return {"_controller": self._controller}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["_controller"])  # type: ignore[misc]
 
     def install(self) -> None:
         """Watch the model from now on, if there are several processes."""

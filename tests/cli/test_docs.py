@@ -20,7 +20,7 @@ def commands() -> list[tuple[str, str]]:
     """Every ``python -m harness`` line of every page."""
     found = []
     for page in PAGES:
-        for match in re.finditer(r"(?:python -m )(harness [a-z][^`\n]*)", page.read_text()):
+        for match in re.finditer(r"(?:python -m )(harness [a-z][^`\n]*)", page.read_text().replace("\\\n", "")):
             command = re.split(r"\s{2,}|\s+[#>]", match[1].strip())[0].rstrip(".,;:)")
             found.append((page.name, command))
     return found
