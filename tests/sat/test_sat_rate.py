@@ -80,7 +80,8 @@ def test_the_plain_model_has_the_rate_of_its_optimizer():
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     attach(model, optimizer, 8, **GROWING)
     sat.densify_(model)
-    assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
 
 
 def test_a_whole_forward_pass_has_no_smaller_size_to_follow():
