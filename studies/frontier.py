@@ -1,7 +1,8 @@
 """Loss against FLOPs: what grows against dense models that are smaller or shorter, from result sets.
 
-Reads the sets of ``suites/frontier.yaml`` and ``suites/growth-ideas.yaml``. ``python studies/frontier.py`` writes the
-tables into docs/frontier.md; ``--quick`` prints them. Folders of other sets may be given.
+Reads the sets of the suites frontier, growth-ideas, frontier-decisive and frontier-longer. ``studies/frontier.py``
+writes their tables and the figure into docs/frontier.md; ``--quick`` prints the tables. Folders of other sets may be
+given, which are then taken together.
 
 An arm that was run at several learning rates counts at the one with the lowest mean loss over the seeds, and so does
 every control: all have the same choice. The *dense line* is the loss of the best depth of dense models at each number
@@ -17,24 +18,43 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import document_tables
+import frontier_figure
 from scipy import stats
 
 from harness.record.ledger import Ledger, latest
 from harness.record.record import Record, Status
 
 RESULTS = Path(__file__).parents[1] / "results"
-SETS = (RESULTS / "frontier-cpu", RESULTS / "growth-ideas-cpu")
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "search": ("frontier-cpu", "growth-ideas-cpu"),
+    "fresh seeds": ("frontier-decisive-cpu",),
+    "longer": ("frontier-longer-cpu",),
+}
+"""Sets whose arms stand in one table. Seeds by which an arm was chosen never meet those it is confirmed with."""
+
 SHALLOW = "shallow-"
+
+
+class Setting(NamedTuple):
+    """What arms must share to be compared."""
+
+    size: str
+    tokens_per_parameter: float
+    decay_share: float
+
+    def __str__(self) -> str:
+        return f"{self.size}, {self.tokens_per_parameter:g} tokens per parameter, decay {self.decay_share:g}"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of training at one decay of the learning rate, at its best learning rate. ``losses`` by seed."""
+    """One way of training in one setting, at its best learning rate. ``losses`` by seed."""
 
     name: str
-    decay_share: float
+    setting: Setting
     learning_rate: float
     flops: float  # of a whole training, as counted
     losses: Mapping[int, float]
@@ -44,19 +64,35 @@ class Arm:
         """Held-out loss, nats per token, over the seeds."""
         return sum(self.losses.values()) / len(self.losses)
 
+    @property
+    def dense(self) -> bool:
+        """Whether it is a point of the dense line."""
+        return self.name == "dense" or self.name.startswith(SHALLOW)
+
+
+class Difference(NamedTuple):
+    """Mean of paired differences with the half width of its 95 % interval (Student's t)."""
+
+    mean: float
+    half: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} ± {self.half:.4f}"
+
 
 def arms(records: Iterable[Record]) -> list[Arm]:
     """Every arm at its best learning rate among those that all of its seeds have."""
-    found: dict[tuple[str, float], dict[float, dict[int, Record]]] = defaultdict(lambda: defaultdict(dict))
+    found: dict[tuple[str, Setting], dict[float, dict[int, Record]]] = defaultdict(lambda: defaultdict(dict))
     for record in records:
+        spec = record.spec
         if record.status is Status.OK and record.flops is not None and "loss" in record.quality:
-            recipe = record.spec.recipe
-            found[record.spec.arm, recipe.decay_share][recipe.learning_rate][record.spec.seed] = record
+            setting = Setting(spec.size, spec.workload_options["tokens_per_parameter"], spec.recipe.decay_share)
+            found[spec.arm, setting][spec.recipe.learning_rate][spec.seed] = record
     best = []
-    for (name, decay), rates in found.items():
+    for (name, setting), rates in found.items():
         most = max(len(seeds) for seeds in rates.values())
         tried = [
-            Arm(name, decay, rate, _total(seeds.values()), {seed: r.quality["loss"] for seed, r in seeds.items()})
+            Arm(name, setting, rate, _total(seeds.values()), {seed: r.quality["loss"] for seed, r in seeds.items()})
             for rate, seeds in rates.items()
             if len(seeds) == most
         ]
@@ -64,47 +100,62 @@ def arms(records: Iterable[Record]) -> list[Arm]:
     return best
 
 
-def dense_line(arm: Arm, dense: Sequence[Arm], seed: int) -> float | None:
-    """Loss of dense models at the arm's FLOPs for one seed; ``None`` outside the range that was run."""
+def dense_line(flops: float, dense: Iterable[Arm], seed: int) -> float | None:
+    """Loss of dense models at so many FLOPs for one seed; ``None`` outside the range that was run."""
     points = sorted((math.log(each.flops), each.losses[seed]) for each in dense if seed in each.losses)
-    at = math.log(arm.flops)
+    at = math.log(flops)
     for (left, low), (right, high) in itertools.pairwise(points):
         if left - 1e-6 <= at <= right + 1e-6:
             return low + (high - low) * (at - left) / (right - left)
     return None
 
 
-def interval(differences: Sequence[float]) -> tuple[float, float] | None:
-    """Mean and half width of the 95 % interval (Student's t) of paired differences; ``None`` below two."""
-    if len(differences) < 2:
+def difference(values: Sequence[float]) -> Difference | None:
+    """Of paired differences; ``None`` below two."""
+    if len(values) < 2:
         return None
-    spread = stats.sem(differences) * stats.t.ppf(0.975, len(differences) - 1)
-    return sum(differences) / len(differences), float(spread)
+    return Difference(sum(values) / len(values), float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)))
 
 
-def table(found: Sequence[Arm], decay_share: float) -> str:
-    """One table: every arm with its FLOPs, its loss, and the difference from the dense line, paired by seed."""
-    here = [arm for arm in found if arm.decay_share == decay_share]
+def against_line(arm: Arm, here: Sequence[Arm]) -> Difference | None:
+    """Loss of an arm less that of the dense line at its FLOPs, paired by seed."""
+    dense = [each for each in here if each.dense]
+    found = [(loss, dense_line(arm.flops, dense, seed)) for seed, loss in arm.losses.items()]
+    return difference([loss - line for loss, line in found if line is not None])
+
+
+def against(arm: Arm, other: Arm) -> Difference | None:
+    """Loss of an arm less that of another, paired by seed."""
+    return difference([arm.losses[seed] - other.losses[seed] for seed in sorted(set(arm.losses) & set(other.losses))])
+
+
+def table(here: Sequence[Arm]) -> str:
+    """The arms of one setting: FLOPs, loss, difference from dense and from the dense line."""
     full = next(arm for arm in here if arm.name == "dense")
-    dense = [full, *(arm for arm in here if arm.name.startswith(SHALLOW))]
     lines = [
         "| arm | FLOPs, % of dense | learning rate | seeds | loss, nats per token | minus dense | minus dense line |",
         "|---|---|---|---|---|---|---|",
     ]
-    for arm in sorted(here, key=lambda arm: (-arm.flops, arm.name)):
-        common = sorted(set(arm.losses) & set(full.losses))
-        against_full = interval([arm.losses[seed] - full.losses[seed] for seed in common])
-        on_line = [(seed, dense_line(arm, dense, seed)) for seed in common]
-        against_line = interval([arm.losses[seed] - line for seed, line in on_line if line is not None])
+    for arm in sorted(here, key=lambda arm: (-arm.flops, arm.mean)):
+        from_full = "" if arm is full else _shown(against(arm, full))
+        from_line = "" if arm.dense else _shown(against_line(arm, here))
         lines.append(
             f"| {arm.name} | {arm.flops / full.flops:.0%} | {arm.learning_rate:g} | {len(arm.losses)} | {arm.mean:.4f} "
-            f"| {'' if arm is full else _shown(against_full)} | {'' if arm in dense else _shown(against_line)} |"
+            f"| {from_full} | {from_line} |"
         )
     return "\n".join(lines)
 
 
-def _shown(value: tuple[float, float] | None) -> str:
-    return "not known" if value is None else f"{value[0]:+.4f} ± {value[1]:.4f}"
+def by_setting(found: Iterable[Arm]) -> dict[Setting, list[Arm]]:
+    """Arms that may be compared, where a dense one is among them."""
+    groups: dict[Setting, list[Arm]] = defaultdict(list)
+    for arm in found:
+        groups[arm.setting].append(arm)
+    return {setting: groups[setting] for setting in sorted(groups) if any(a.name == "dense" for a in groups[setting])}
+
+
+def _shown(value: Difference | None) -> str:
+    return "not known" if value is None else str(value)
 
 
 def _total(records: Iterable[Record]) -> float:
@@ -115,15 +166,23 @@ def _total(records: Iterable[Record]) -> float:
 def main() -> None:
     """See the module's text."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sets", nargs="*", type=Path, default=SETS, help="folders of result sets")
+    parser.add_argument(
+        "sets", nargs="*", type=Path, help="folders of result sets, taken together; default: all of ours"
+    )
     parser.add_argument("--quick", action="store_true", help="print the tables instead of writing docs/frontier.md")
     given = parser.parse_args()
-    found = arms(record for folder in given.sets for record in latest(Ledger(folder).records()).values())
-    tables = {f"decay {share:g}": table(found, share) for share in sorted({arm.decay_share for arm in found})}
-    if given.quick:
+    groups = {"given": given.sets} if given.sets else {n: [RESULTS / s for s in sets] for n, sets in GROUPS.items()}
+    found = {
+        name: by_setting(arms(record for folder in sets for record in latest(Ledger(folder).records()).values()))
+        for name, sets in groups.items()
+    }
+    tables = {f"{name}: {s}": table(here) for name, settings in found.items() for s, here in settings.items()}
+    if given.quick or given.sets:
         print("\n\n".join(f"{name}\n{text}" for name, text in tables.items()))
-    else:
-        document_tables.write("frontier.md", tables)
+        return
+    document_tables.write("frontier.md", tables)
+    largest = max(found["search"].values(), key=len)
+    document_tables.DOCS.joinpath("frontier.svg").write_text(frontier_figure.draw(largest), encoding="utf-8")
 
 
 if __name__ == "__main__":
