@@ -147,6 +147,7 @@ class SkippedLayers(_Layers):
         self._optimizer = optimizer
         self._device = next(self._all[0].parameters()).device
         self._out: set[int] = set()  # units in the bank
+        self._left: dict[int, bool] = {}  # of units that are out: whether the owner was training when they left
         if host_bank and any(hasattr(p, "to_local") for layer in self._all for p in layer.parameters()):
             raise ValueError(
                 f"bank 'host': the parameters of {stack.name} are sharded, and FSDP must find every shard on its "
@@ -220,7 +221,7 @@ class SkippedLayers(_Layers):
         self._keep(set(range(self.units)) - set(active))
         whole = len(active) == self.units
         layers = self._whole if whole else self._list([self._all[unit] for unit in active])
-        layers.train(self.stack.owner.training)  # train() and eval() have not reached layers that were out
+        self._follow_mode(layers, active)
         setattr(self.stack.owner, self.stack.attribute, layers)
         for position, unit in enumerate(active):
             for module, attribute in self._numbers[unit]:
@@ -229,6 +230,16 @@ class SkippedLayers(_Layers):
             setattr(self.stack.config, field, len(active))
         if self._fields and len(self._types) == self.units:
             setattr(self.stack.config, "layer_types", [self._types[unit] for unit in active])  # noqa: B010 (any object)
+
+    def _follow_mode(self, layers: nn.Module, active: tuple[int, ...]) -> None:
+        """Bring ``train()`` and ``eval()`` to layers that were out; where neither came, modules keep their own mode."""
+        training = self.stack.owner.training
+        layers.training = training
+        for unit, layer in enumerate(self._all):
+            if unit not in active:
+                self._left.setdefault(unit, training)
+            elif self._left.pop(unit, training) != training:
+                layer.train(training)
 
     def _list(self, layers: list[nn.Module]) -> nn.ModuleList | nn.Sequential:
         return nn.Sequential(*layers) if isinstance(self._whole, nn.Sequential) else nn.ModuleList(layers)

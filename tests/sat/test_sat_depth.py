@@ -169,6 +169,18 @@ def test_layers_that_come_in_follow_train_and_eval():
     assert not any(module.training for module in model.modules())
 
 
+def test_modules_kept_in_evaluation_mode_stay_so():
+    """A frozen batch norm, say: only ``train()`` and ``eval()`` of the model are carried over."""
+    model = llama()
+    for layer in model.model.layers:
+        layer.mlp.act_fn.eval()
+    optimizer = adamw(model)
+    controller = attach(model, optimizer, 20)
+    sat.state_dict(model)
+    train(model, optimizer, controller, 0, 17)
+    assert not any(layer.mlp.act_fn.training for layer in model.model.layers)
+
+
 def test_a_cache_works_on_the_shallow_model():
     model = llama()
     attach(model, adamw(model), score="random", seed=3, schedule=((0.0, 0.5), (0.5, 1.0)))
