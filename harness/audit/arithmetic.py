@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -217,19 +217,23 @@ def _last_good(records: Sequence[Record]) -> list[Record]:
 def _comparisons(records: Sequence[Record], judgement: Judgement) -> Iterator[str]:
     good = _last_good(records)
     bases = {r.block_id: r for r in good if r.spec.arm == judgement.baseline}
-    expected: dict[tuple[str, str, str], list[tuple[Record, Record]]] = {}
+    expected: dict[tuple[str, str, str, str], list[tuple[Record, Record]]] = {}
     for record in good:
         if record.spec.arm != judgement.baseline and record.block_id in bases:
-            key = (record.spec.arm, record.spec.size, record.spec.protocol.value)
+            key = (record.spec.arm, record.spec.size, record.spec.protocol.value, _levels(record.spec.levels))
             expected.setdefault(key, []).append((bases[record.block_id], record))
-    claimed: dict[tuple[str, str, str], Comparison] = {(c.arm, c.size, c.protocol): c for c in judgement.comparisons}
+    claimed = {(c.arm, c.size, c.protocol, _levels(c.levels)): c for c in judgement.comparisons}
     for key in sorted(expected.keys() | claimed.keys()):
-        name = f"{key[0]} at {key[1]} ({key[2]})"
+        name = f"{key[0]} at {key[1]} ({', '.join(filter(None, key[2:]))})"
         comparison, pairs = claimed.get(key), expected.get(key, [])
         if comparison is None:
             yield f"{name}: {len(pairs)} pairs in the records, no comparison in the judgement"
         elif comparison.invalid_scope != "all":
             yield from (f"{name}: {what}" for what in _comparison(comparison, pairs))
+
+
+def _levels(levels: Mapping[str, object]) -> str:
+    return ", ".join(f"{factor} {levels[factor]}" for factor in sorted(levels))
 
 
 def _comparison(comparison: Comparison, pairs: Sequence[tuple[Record, Record]]) -> Iterator[str]:

@@ -37,6 +37,27 @@ def test_a_true_judgement_has_no_findings(tmp_path, protocol, basis):
     assert arithmetic(tmp_path, found, judged(found)) == []
 
 
+def at_level(found, rate):
+    """The same runs as one level of a factor: in blocks of their own, with ids of their own."""
+    changed = []
+    for record in found:
+        recipe = record.spec.recipe.model_copy(update={"learning_rate": rate})
+        spec = record.spec.model_copy(update={"levels": {"learning_rate": rate}, "recipe": recipe})
+        block = f"{record.block_id}-{rate}"
+        changed.append(record.model_copy(update={"spec": spec, "run_id": spec.run_id, "block_id": block}))
+    return changed
+
+
+def test_pairs_of_each_level_of_a_factor_are_a_comparison_of_their_own(tmp_path):
+    found = [*at_level(records(sizes=("1M",)), 0.01), *at_level(records(sizes=("1M",), seed=7), 0.02)]
+    judgement = judged(found)
+    assert {c.levels["learning_rate"] for c in judgement.comparisons} == {0.01, 0.02}
+    assert arithmetic(tmp_path, found, judgement) == []
+    mixed = [c.model_copy(update={"levels": {"learning_rate": 0.02}}) for c in judgement.comparisons]
+    findings = arithmetic(tmp_path, found, judgement.model_copy(update={"comparisons": mixed}))
+    assert any("learning_rate 0.01" in finding and "no comparison in the judgement" in finding for finding in findings)
+
+
 def altered(found, **update):
     """The last dense record of 3M changed, the others as they were."""
     index = next(i for i, r in enumerate(found) if r.spec.size == "3M" and r.spec.arm == "sat")
