@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from sat.config import SATConfig
@@ -14,8 +14,9 @@ from sat.structure import Structure
 from sat.units import units_kept
 
 
-def check_structure(structure: Structure, config: SATConfig) -> None:
-    """Raises ValueError: the model has nothing along the axis, or something that can't be cut."""
+def check_structure(model: nn.Module, structure: Structure, config: SATConfig) -> None:
+    """Raises ValueError: the model has nothing along the axis, something that can't be cut, or weights that units share
+    or can't learn."""
     if config.axis == "depth" and not structure.stacks:
         raise ValueError(f"{structure.family}: no stack of residual layers is described; use axis 'width'")
     stuck = next((site for site in structure.parts if site.obstacle), None)
@@ -26,6 +27,55 @@ def check_structure(structure: Structure, config: SATConfig) -> None:
         )
     if config.axis == "width" and not structure.parts:
         raise ValueError(f"{structure.family}: no sites inside the layers are described; use axis 'depth'")
+    _check_own_weights(structure, config)
+    _check_frozen(model, structure, config)
+
+
+def _check_own_weights(structure: Structure, config: SATConfig) -> None:
+    """Layers can't be switched apart, nor sites cut apart, where they share weights."""
+    held: list[tuple[str, Iterable[Tensor]]]
+    if config.axis == "depth":
+        held = [
+            (f"{stack.name}.{index}", layer.parameters())
+            for stack in structure.stacks
+            for index, layer in enumerate(stack.layers)
+        ]
+    else:
+        held = [(site.name, {id(cut.tensor): cut.tensor for cut in site.cuts}.values()) for site in structure.parts]
+    owner: dict[int, str] = {}
+    for name, tensors in held:
+        for tensor in tensors:
+            if owner.setdefault(id(tensor), name) != name:
+                raise ValueError(
+                    f"{owner[id(tensor)]} and {name} share a weight of shape {tuple(tensor.shape)}, so one can't be "
+                    "switched without the other; SAT needs layers with weights of their own"
+                )
+
+
+def _check_frozen(model: nn.Module, structure: Structure, config: SATConfig) -> None:
+    """A frozen output projection that an entry puts to zero, or to another scale, would stay so."""
+    if config.mode != "skip" or min(share for _, share in config.stages) == 1.0:
+        return
+    if config.axis == "depth" and config.entry != "zero":
+        return
+    zeroed: Iterable[Tensor] = (
+        (cut.tensor for site in structure.parts for cut in site.cuts if cut.output)
+        if config.axis == "width"
+        else (
+            parameter
+            for stack in structure.stacks
+            for modules in stack.outputs
+            for module in modules
+            for parameter in module.parameters(recurse=False)
+        )
+    )
+    frozen = {id(tensor) for tensor in zeroed if not tensor.requires_grad}
+    lost = next((name for name, parameter in model.named_parameters() if id(parameter) in frozen), None)
+    if lost is not None:
+        raise ValueError(
+            f"{lost} is frozen (requires_grad=False), and entry {config.entry!r} would change it for good where a unit "
+            "enters; let it train, or use axis 'depth' with entry 'random', which takes layers as they are"
+        )
 
 
 def check_parts(model: nn.Module, parts: Sequence[Part], config: SATConfig) -> None:

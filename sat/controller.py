@@ -63,7 +63,7 @@ class Controller:
         structure: Structure,
         process_group: ProcessGroup | None = None,
     ) -> None:
-        check_structure(structure, config)
+        check_structure(model, structure, config)
         self.model = model
         self.structure = structure
         self.optimizer = optimizer

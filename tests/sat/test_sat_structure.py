@@ -179,6 +179,37 @@ def test_sparsifying_twice_or_with_a_foreign_optimizer_is_refused():
         attach(model, adamw(model))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"axis": "depth"}, {"mode": "freeze", "score": "random"}, {"axis": "width", "score": "random"}],
+    ids=["depth", "freeze", "width"],
+)
+def test_layers_that_share_their_weights_are_refused(settings):
+    model = Nameless()
+    model.blocks[2] = model.blocks[0]
+    with pytest.raises(ValueError, match=r"blocks\.0.* and blocks\.2.* share a weight"):
+        sat.sparsify_(model, None, sat.SATConfig(**settings), total_steps=8, structure=NAMED)
+
+
+@pytest.mark.parametrize("settings", [{"axis": "depth"}, {"axis": "width", "score": "random"}], ids=["depth", "width"])
+def test_an_entry_that_would_erase_a_frozen_weight_for_good_is_refused(settings):
+    model = llama()
+    model.model.layers[2].mlp.down_proj.weight.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"model\.layers\.2\.mlp\.down_proj\.weight is frozen.*entry 'random'"):
+        attach(model, adamw(model), **settings)
+
+
+def test_frozen_layers_can_come_in_as_they_are():
+    model = llama()
+    frozen = model.model.layers[2].mlp.down_proj.weight.requires_grad_(False)
+    before = frozen.clone()
+    optimizer = adamw(model)
+    controller = attach(model, optimizer, 10, axis="depth", entry="random")
+    train(model, optimizer, controller, 0, 10)
+    sat.densify_(model)
+    assert torch.equal(frozen, before)
+
+
 def test_the_report_reads_well():
     model = llama()
     optimizer = adamw(model)
