@@ -48,16 +48,11 @@ def sparsify_(
 
     Raises:
         UnknownStructureError: no family knows the model, or what ``structure`` names is not there.
-        ValueError: the model is sparsified already, the optimizer is not known or does not hold its parameters, a
-            needed ``loss`` is missing, or the structure can't follow the configuration.
+        ValueError: the model is wrapped, compiled as a whole, or sparsified already (a part of it counts), the
+            optimizer is not known or does not hold its parameters, a needed ``loss`` is missing, or the structure
+            can't follow the configuration.
     """
-    if isinstance(model, DistributedDataParallel):
-        raise ValueError(
-            "sparsify_ takes the model itself, not its DistributedDataParallel: sat.sparsify_(ddp.module, ...); go "
-            "on training with ddp"
-        )
-    if getattr(model, ATTACHED, None) is not None:
-        raise ValueError(f"{type(model).__name__} is sparsified already; call sat.densify_(model) first")
+    _check_bare(model)
     if config.needs_probe and loss is None and next(model.parameters()).device.type != "meta":
         raise ValueError(NO_LOSS.format(config.score))
     optimizer = _unwrapped(optimizer)
@@ -74,10 +69,14 @@ def sparsify_(
     controller = Controller(
         model, optimizer, config, total_steps=total_steps, loss=loss, structure=found, process_group=process_group
     )
-    if start:
-        controller.begin_step(0)
-    controller.replicas.install()
-    setattr(model, ATTACHED, controller)  # last: a start that fails leaves the model as it was
+    try:
+        if start:
+            controller.begin_step(0)
+        controller.replicas.install()
+    except BaseException:  # a start that fails leaves model and optimizer as they were
+        controller.withdraw()
+        raise
+    setattr(model, ATTACHED, controller)
     if hasattr(model, "save_pretrained"):
         model.__dict__["save_pretrained"] = controller.save_pretrained
     return controller
@@ -118,6 +117,32 @@ def state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The model's ``state_dict`` with the plain model's names and shapes, as in :func:`plain`; tensors are copies."""
     with plain(model):
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _check_bare(model: nn.Module) -> None:
+    """Raises ValueError: the model is in something that can't follow a switch, or sparsified already."""
+    if isinstance(model, DistributedDataParallel):
+        raise ValueError(
+            "sparsify_ takes the model itself, not its DistributedDataParallel: sat.sparsify_(ddp.module, ...); go "
+            "on training with ddp"
+        )
+    if isinstance(model, nn.DataParallel):
+        raise ValueError(
+            "DataParallel copies the model at every step and can't follow a switch; start one process per device with "
+            "torchrun, and use DistributedDataParallel"
+        )
+    if hasattr(model, "_orig_mod") or model._compiled_call_impl is not None:  # wrapped, or in place
+        raise ValueError(
+            "the model is compiled as a whole, and every switch would cost a new graph of all of it, until torch goes "
+            "on in eager; leave torch.compile(model) out and call sat.compile_layers(model) before sparsify_"
+        )
+    for name, module in model.named_modules():
+        if ATTACHED in vars(module):
+            part = f": its part {name!r}" if name else ""
+            raise ValueError(
+                f"{type(model).__name__} is sparsified already{part}; call sat.densify_ on {'that' if name else 'it'} "
+                "first"
+            )
 
 
 def _unwrapped(optimizer: Optimizer | None) -> Optimizer | None:

@@ -223,6 +223,11 @@ class Controller:
         report = self.report()
         if any(len(part.active) < part.units for part in self.parts):
             self._complete()
+        self.withdraw()
+        return report
+
+    def withdraw(self) -> None:
+        """Take all of SAT off model and optimizer. The weights stay as they are, those that are out come in."""
         self.ramp.stop()
         self.pace.stop()
         self._rate.stop()
@@ -239,7 +244,6 @@ class Controller:
             self.model.__dict__.pop(attribute, None)
         for remove in self._at_finish:
             remove()
-        return report
 
     def at_finish(self, remove: Callable[[], None]) -> None:
         """Call ``remove`` when the model is plain again: for what was put on model and optimizer from outside."""

@@ -179,6 +179,46 @@ def test_sparsifying_twice_or_with_a_foreign_optimizer_is_refused():
         attach(model, adamw(model))
 
 
+def compiled_in_place(model):
+    model.compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("wrap", "text"),
+    [
+        (nn.DataParallel, "DistributedDataParallel"),
+        (lambda model: torch.compile(model, backend="eager"), "compile_layers"),
+        (compiled_in_place, "compile_layers"),
+    ],
+)
+def test_what_can_not_follow_a_switch_is_refused(wrap, text):
+    with pytest.raises(ValueError, match=text):
+        sat.sparsify_(wrap(llama()), None, sat.SATConfig(), total_steps=8)
+
+
+def test_a_model_with_a_sparsified_part_is_refused():
+    model = llama()
+    sat.sparsify_(model.model, None, sat.SATConfig(), total_steps=8)
+    with pytest.raises(ValueError, match="sparsified already: its part 'model'"):
+        sat.sparsify_(model, None, sat.SATConfig(), total_steps=8)
+
+
+def test_a_start_that_fails_leaves_model_and_optimizer_as_they_were():
+    model = llama()
+    optimizer = adamw(model)
+
+    def loss(index):
+        raise RuntimeError("no data")
+
+    config = sat.SATConfig(axis="width", rate_exponent=0.5, rewarm_steps=4)
+    with pytest.raises(RuntimeError, match="no data"):
+        sat.sparsify_(model, optimizer, config, total_steps=8, loss=loss)
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    assert vars(model).keys() == vars(llama()).keys()
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"axis": "depth"}, {"mode": "freeze", "score": "random"}, {"axis": "width", "score": "random"}],
