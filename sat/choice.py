@@ -54,15 +54,15 @@ class Choice:
             part.name: History(set(), [0] * part.units, [0.0] * part.units, [False] * part.units) for part in parts
         }
 
-    def observe(self) -> None:
-        """A Taylor observation of the active units, from the gradients of this step."""
+    def observe(self, gradient_scale: float = 1.0) -> None:
+        """A Taylor observation of the active units, from this step's gradients, which are too large by a scale."""
         for part in self._parts:
             products = part.products()
             products = whole(products) if products is not None else None
             if products is None or products.device.type == "meta":
                 continue
             history = self.histories[part.name]
-            for unit, value in zip(part.active, products.float().square().tolist(), strict=True):
+            for unit, value in zip(part.active, (products.float() / gradient_scale).square().tolist(), strict=True):
                 past = self._config.smoothing if history.observed[unit] else 0.0
                 history.score[unit] = past * history.score[unit] + (1.0 - past) * value
                 history.observed[unit] = True
@@ -80,6 +80,11 @@ class Choice:
                 history.score = whole(found[part.name]).tolist()
             elif part.name in probed and not meta:
                 history.score = (probed[part.name].score / part.unit_flops).tolist()  # per FLOP
+            if not all(map(math.isfinite, history.score)):
+                raise ValueError(
+                    f"the scores of {part.name} before step {step} are not finite, so units can't be ranked: weights, "
+                    "or the loss of a probe or its gradients, have become nan or infinite"
+                )
 
     def counts(self, share: float, step: int, *, started: bool, free: bool) -> dict[str, int]:
         """How many units every part keeps at ``share``, by the threshold of the configuration.

@@ -21,7 +21,7 @@ from sat.distributed.shards import Owners
 from sat.entry import install
 from sat.ledger import Ledger
 from sat.memory import Memory, memory
-from sat.optimizers import StepWatch, described
+from sat.optimizers import StepWatch, described, gradient_scale, overflowed
 from sat.pace import Pace
 from sat.parts import BypassedLayers, CompactSite, FrozenLayers, FrozenPrefix, Part, SkippedLayers
 from sat.ramp import Ramp
@@ -126,10 +126,10 @@ class Controller:
         """Between backward and the optimizer's step: Taylor observations, where the score needs them."""
         config = self.config
         wanted = config.score == "taylor" and config.mode == "skip" and step % config.observe_every == 0
-        if not wanted or self._observed == step:
+        if not wanted or self._observed == step or (self.optimizer is not None and overflowed(self.optimizer)):
             return
         self._observed = step
-        self._choice.observe()
+        self._choice.observe(gradient_scale(self.optimizer) if self.optimizer is not None else 1.0)
 
     def end_step(self, step: int) -> None:
         """After the optimizer's step: the active units count as trained, returning units ramp up.

@@ -172,6 +172,21 @@ def state_cuts(key: str, value: Any, parameter: Tensor, cuts: Sequence[Cut], opt
     return found
 
 
+def overflowed(optimizer: Optimizer) -> bool:
+    """Whether a gradient scaler called an optimizer for a step that must not be taken.
+
+    It calls fused optimizers always, and their kernels leave the step out where ``found_inf`` is not zero.
+    """
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found.item())
+
+
+def gradient_scale(optimizer: Optimizer) -> float:
+    """By how much gradients are too large during the step: a scaler leaves it to fused optimizers to unscale them."""
+    scale = getattr(optimizer, "grad_scale", None)
+    return 1.0 if scale is None else float(scale)
+
+
 class StepWatch:
     """Whether the optimizer has stepped since it was last asked.
 
@@ -193,6 +208,4 @@ class StepWatch:
         self._handle.remove()
 
     def _note(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        # a scaler calls fused optimizers always, and their kernels leave the step out where this is not zero
-        overflow = getattr(optimizer, "found_inf", None)
-        self._stepped = self._stepped or overflow is None or not overflow.item()
+        self._stepped = self._stepped or not overflowed(optimizer)

@@ -291,6 +291,33 @@ def test_steps_that_a_gradient_scaler_leaves_out_do_not_count(fused):
     assert steps == {6}
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_taylor_scores_are_of_unscaled_gradients(fused):
+    """A fused optimizer gets scaled gradients, and those of steps that overflowed too."""
+    scores = []
+    for scale in (1.0, 64.0):
+        model = llama(layers=2)
+        optimizer = adamw(model, fused=fused)
+        controller = attach(model, optimizer, 8, axis="width", score="taylor", observe_every=1, schedule=((0.0, 1.0),))
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=scale != 1.0)
+        for batch in (0, 1, 2):
+            loss = model(input_ids=tokens(batch), labels=tokens(batch)).loss
+            if scale != 1.0 and batch == 1:
+                scaler.scale(loss * float("inf")).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad()
+                loss = model(input_ids=tokens(batch), labels=tokens(batch)).loss
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            controller.step()
+            optimizer.zero_grad()
+        scores.append([part["score"] for part in controller.progress()["parts"].values()])
+    for plain, scaled in zip(*scores, strict=True):
+        assert scaled == pytest.approx(plain, rel=1e-3)
+
+
 def test_a_learning_rate_schedule_reaches_parameters_that_changed_shape():
     runs = []
     for by_hand in (False, True):

@@ -175,6 +175,13 @@ def test_a_missing_or_useless_probe_loss_is_a_clear_error():
     sat.sparsify_(model, adamw(model), config, total_steps=10, loss=loss_of(model))  # nothing was left behind
 
 
+def test_scores_that_are_no_numbers_are_an_error():
+    model = llama()
+    config = sat.SATConfig(axis="width")
+    with pytest.raises(ValueError, match=r"scores of model\.layers\.0\.self_attn before step 0 are not finite"):
+        sat.sparsify_(model, adamw(model), config, total_steps=10, loss=lambda i: loss_of(model)(i) * float("nan"))
+
+
 def test_units_that_matter_score_higher():
     """A planted difference: units whose output projection is tiny matter little, and are not chosen."""
     model = llama()
