@@ -60,7 +60,7 @@ def gate_probe(
         mean: over the processes of a distributed training, of what each found.
 
     Raises:
-        ValueError: the loss does not depend on the model.
+        ValueError: the loss does not depend on the units, or reentrant checkpoints hide them.
     """
     device = next(model.parameters()).device
     leaves = {
@@ -138,7 +138,13 @@ def _gradients(value: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
             "the probe loss has no gradient: loss(i) must run the sparsified model, outside torch.no_grad(), and "
             "return the loss as a scalar tensor"
         )
-    return list(torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True))
+    found = torch.autograd.grad(value, leaves, allow_unused=True)
+    if all(gradient is None for gradient in found):
+        raise ValueError(
+            "the probe loss depends on no unit: loss(i) must run the sparsified model, and gradient checkpoints must be "
+            "non-reentrant (use_reentrant=False), since reentrant ones hide from a probe what runs inside"
+        )
+    return [torch.zeros_like(leaf) if own is None else own for leaf, own in zip(leaves, found, strict=True)]
 
 
 def _collect(names: Sequence[str], rows: Sequence[Sequence[Tensor]]) -> dict[str, UnitScores]:

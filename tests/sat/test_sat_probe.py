@@ -182,6 +182,13 @@ def test_scores_that_are_no_numbers_are_an_error():
         sat.sparsify_(model, adamw(model), config, total_steps=10, loss=lambda i: loss_of(model)(i) * float("nan"))
 
 
+def test_reentrant_checkpoints_hide_the_units_from_a_probe():
+    model = llama().train()
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    with pytest.raises(ValueError, match="use_reentrant=False"):
+        attach(model, adamw(model), axis="width")
+
+
 def test_units_that_matter_score_higher():
     """A planted difference: units whose output projection is tiny matter little, and are not chosen."""
     model = llama()
