@@ -22,6 +22,7 @@ from sat.entry import install
 from sat.ledger import Ledger
 from sat.memory import Memory, memory
 from sat.optimizers import StepWatch, described, gradient_scale, overflowed
+from sat.own_config import with_own_config
 from sat.pace import Pace
 from sat.parts import BypassedLayers, CompactSite, FrozenLayers, FrozenPrefix, Part, SkippedLayers
 from sat.ramp import Ramp
@@ -64,6 +65,8 @@ class Controller:
         process_group: ProcessGroup | None = None,
     ) -> None:
         check_structure(model, structure, config)
+        if config.mode == "skip" and config.axis == "depth":
+            structure = with_own_config(model, structure)
         self.model = model
         self.structure = structure
         self.optimizer = optimizer

@@ -141,8 +141,8 @@ def _gradients(value: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
     found = torch.autograd.grad(value, leaves, allow_unused=True)
     if all(gradient is None for gradient in found):
         raise ValueError(
-            "the probe loss depends on no unit: loss(i) must run the sparsified model, and gradient checkpoints must be "
-            "non-reentrant (use_reentrant=False), since reentrant ones hide from a probe what runs inside"
+            "the probe loss depends on no unit: loss(i) must run the sparsified model, and gradient checkpoints must "
+            "be non-reentrant (use_reentrant=False), since reentrant ones hide from a probe what runs inside"
         )
     return [torch.zeros_like(leaf) if own is None else own for leaf, own in zip(leaves, found, strict=True)]
 

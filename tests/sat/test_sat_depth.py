@@ -191,6 +191,15 @@ def test_a_cache_works_on_the_shallow_model():
     torch.testing.assert_close(rest, plain[:, 4:], rtol=1e-4, atol=1e-5)
 
 
+def test_another_model_of_the_same_configuration_keeps_its_layers():
+    model = llama()
+    teacher = type(model)(model.config)
+    before = logits(teacher)
+    attach(model, adamw(model), 20)
+    assert len(model.model.layers) == model.config.num_hidden_layers == model.model.config.num_hidden_layers == 1
+    assert torch.equal(logits(teacher), before)
+
+
 def test_layer_types_follow_the_layers():
     torch.manual_seed(0)
     config = Qwen3Config(
