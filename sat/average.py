@@ -134,9 +134,7 @@ class EMA:
         """After a switch: put away the averages of what left, take those of what is in now."""
         controller = getattr(self.model, ATTACHED, None)
         if controller is not None and controller.parts is not self._parts:
-            self._parts = controller.parts
-            if self._live and not self._seen:  # all has been averaged already, while the model was plain
-                self._seen = {part.name: set(range(part.units)) for part in self._parts}
+            self._meet(controller.parts)
         present = tuple(part.active for part in self._parts)
         if present == self._at:
             return
@@ -148,6 +146,17 @@ class EMA:
             self._seen.setdefault(part.name, set()).update(part.active)
         self._live = [(p, self._taken(p)) for p in self.model.parameters()]
         self._at = present
+
+    def _meet(self, parts: list[Part]) -> None:
+        """The model has been sparsified. What was averaged before, plain or under another configuration, goes on."""
+        if self._live:
+            self._store()
+            with plain(self.model):
+                for part in self._parts:
+                    self._copy(part, sorted(set(range(part.units)) - self._seen[part.name]))
+            self._seen = {part.name: set(range(part.units)) for part in parts}
+            self._live, self._at = [], None
+        self._parts = parts
 
     def _begin(self, part: Part, fresh: Sequence[int]) -> None:
         """The averages of units that have come in start at the weights they have now."""

@@ -183,6 +183,28 @@ def test_an_average_begun_on_the_plain_model_goes_on_after_sparsify():
     torch.testing.assert_close(ema.averages()[cut.name][rows], now, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["complete", "early"])
+def test_an_average_goes_on_over_a_second_sparsify(early):
+    model = llama()
+    optimizer = adamw(model)
+    average = sat.EMA(model, DECAY)
+    controller = attach(model, optimizer, 6, axis="width", score="random", schedule=((0.0, 0.3), (0.5, 1.0)))
+    train(model, optimizer, controller, 0, 2 if early else 6, average.update)
+    sat.densify_(model)
+    before = average.averages()
+    attach(model, optimizer, 6, axis="depth", schedule=((0.0, 0.5), (0.5, 1.0)))
+    after = average.averages()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    average.update()
+    moved = average.averages()
+    embedding = "model.embed_tokens.weight"
+    expected = DECAY * before[embedding] + (1 - DECAY) * model.model.embed_tokens.weight
+    torch.testing.assert_close(moved[embedding], expected)
+    projection = "model.layers.0.mlp.down_proj.weight"
+    expected = DECAY * before[projection] + (1 - DECAY) * model.model.layers[0].mlp.down_proj.weight
+    torch.testing.assert_close(moved[projection], expected)
+
+
 def test_a_decay_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"decay must be between 0 and 1, not 1\.5"):
         sat.EMA(llama(layers=1), 1.5)
