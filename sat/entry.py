@@ -46,8 +46,10 @@ def install(
     if config.copies and fresh:
         assert isinstance(part, SkippedLayers)
         _copy(part, before, fresh, config, optimizer)
-    if config.entry == "random" and fresh and isinstance(part, CompactSite):
-        part.match_scale(fresh, len(active))
+    if isinstance(part, CompactSite):
+        if config.entry == "random" and fresh:
+            part.match_scale(fresh, len(active))
+        part.start_state(sorted(set(active) - set(before)))
     zero = fresh if config.entry == "zero" else ()
     part.switch(active, zero if part.enters_at_zero else ())
     return () if part.enters_at_zero else zero

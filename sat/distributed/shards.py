@@ -116,7 +116,6 @@ class ShardedSite(CompactSite):
     def __init__(self, site: Site, optimizer: Optimizer | None, owners: Owners, **more: Any) -> None:
         super().__init__(site, optimizer, **more)
         self._owners = {id(tensor): owners[tensor] for tensor, _ in self._parameters() if tensor in owners}
-        self._visiting = False
 
     @torch.no_grad()
     def switch(self, active: tuple[int, ...], fresh: Sequence[int] = ()) -> None:
@@ -134,7 +133,6 @@ class ShardedSite(CompactSite):
             yield
             return
         gradients = [tensor.grad for tensor, _ in self._tensors]
-        self._visiting = True
         self.switch(tuple(range(self.units)))
         self.active = active
         try:
@@ -142,7 +140,6 @@ class ShardedSite(CompactSite):
         finally:
             self.active = tuple(range(self.units))
             self.switch(active)
-            self._visiting = False
             for (tensor, _), gradient in zip(self._tensors, gradients, strict=True):
                 tensor.grad = gradient
 
@@ -174,9 +171,11 @@ class ShardedSite(CompactSite):
         with self._gathered():
             super().scale_outputs(units, factor)
 
-    def _fill(self, active: Sequence[int]) -> None:
-        if not self._visiting:  # nobody enters who is only shown
-            super()._fill(active)
+    @torch.no_grad()
+    def start_state(self, entering: Sequence[int]) -> None:
+        """See :meth:`CompactSite.start_state`."""
+        with self._gathered():
+            super().start_state(entering)
 
     @contextmanager
     def _gathered(self) -> Iterator[None]:

@@ -62,7 +62,6 @@ class CompactSite(Part):
         self._store()
         for cut, full in self._outputs(self._weights) if fresh else ():
             clear_(full, cut, self._index(fresh, full))
-        self._fill(active)
         in_place = len(active) == len(self.active) < self.units
         whole = len(active) == self.units
         self.active = active
@@ -165,6 +164,23 @@ class CompactSite(Part):
         return torch.stack(sums).sum(0) if sums else None
 
     @torch.no_grad()
+    def start_state(self, entering: Sequence[int]) -> None:
+        """Before a switch with which ``entering`` come in: those without history start from the mean of the active
+        units, where their state asks for it."""
+        if self._optimizer is None or not entering:
+            return
+        self._store()
+        follows = described(self._optimizer)
+        for (_, cuts), full, states in zip(self._tensors, self._weights, self._states, strict=True):
+            for key, bank in states.items():
+                kind = follows[key]
+                if not isinstance(kind, Elementwise | Reduced):
+                    continue
+                if kind.entry == "mean" or (kind.power == 2 and self._entry_moment == "mean"):
+                    along = self._state_cuts(key, bank, full, cuts)
+                    fill_empty_(bank, along, self._index(self.active, bank), self._index(entering, bank))
+
+    @torch.no_grad()
     def match_scale(self, fresh: Sequence[int], count: int) -> None:
         """Before a switch to ``count`` active units, ``fresh`` among them as initialised: keep the result's scale.
 
@@ -223,21 +239,6 @@ class CompactSite(Part):
                         shape[cut.dim] = self.units * sum(cut.sizes)
                     states[key] = self._home(value.new_zeros(shape))
                 self._scatter(value, states[key], along)
-
-    def _fill(self, active: Sequence[int]) -> None:
-        """Units that enter without history start from the mean, where their state asks for it."""
-        entering = [unit for unit in active if unit not in self.active]
-        if self._optimizer is None or not entering:
-            return
-        follows = described(self._optimizer)
-        for (_, cuts), full, states in zip(self._tensors, self._weights, self._states, strict=True):
-            for key, bank in states.items():
-                kind = follows[key]
-                if not isinstance(kind, Elementwise | Reduced):
-                    continue
-                if kind.entry == "mean" or (kind.power == 2 and self._entry_moment == "mean"):
-                    along = self._state_cuts(key, bank, full, cuts)
-                    fill_empty_(bank, along, self._index(self.active, bank), self._index(entering, bank))
 
     def _cuttable(self, tensor: Tensor, cuts: Sequence[Cut]) -> dict[str, tuple[Tensor, tuple[Cut, ...]]]:
         """The optimizer's state of a tensor that is cut with it, and where."""

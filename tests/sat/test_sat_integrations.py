@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import multiprocessing
@@ -302,6 +303,27 @@ def test_plain_weights_load_into_a_model_that_is_sparsified():
     assert sat.densify_(model).state_dict.__func__ is nn.Module.state_dict
     assert not model._load_state_dict_post_hooks
     assert not optimizer._optimizer_load_state_dict_pre_hooks
+
+
+@pytest.mark.parametrize("axis", ["depth", "width"])
+def test_what_a_framework_saved_and_loaded_piece_by_piece_goes_on_bit_for_bit(axis):
+    """Units that never trained come in after the resume: what they start from must not know of it."""
+
+    def started(seed):
+        model = llama(seed)
+        optimizer = adamw(model)
+        controller = attach(model, optimizer, 12, axis=axis, schedule=((0.0, 0.25), (0.5, 0.5), (0.75, 1.0)))
+        return model, optimizer, controller, Checkpointed(controller)
+
+    model, optimizer, controller, saved = started(0)
+    train(model, optimizer, controller, 0, 4)
+    pieces = copy.deepcopy((model.state_dict(), optimizer.state_dict(), saved.state_dict()))
+    resumed, its_optimizer, its_controller, loaded = started(5)
+    resumed.load_state_dict(pieces[0])
+    its_optimizer.load_state_dict(pieces[1])
+    loaded.load_state_dict(pieces[2])
+    assert train(model, optimizer, controller, 4, 12) == train(resumed, its_optimizer, its_controller, 4, 12)
+    assert same(model.state_dict(), resumed.state_dict())
 
 
 class Wrapped(torch.optim.Optimizer):
