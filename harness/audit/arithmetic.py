@@ -222,7 +222,7 @@ def _comparisons(records: Sequence[Record], judgement: Judgement) -> Iterator[st
         if record.spec.arm != judgement.baseline and record.block_id in bases:
             key = (record.spec.arm, record.spec.size, record.spec.protocol.value, _levels(record.spec.levels))
             expected.setdefault(key, []).append((bases[record.block_id], record))
-    claimed = {(c.arm, c.size, c.protocol, _levels(c.levels)): c for c in judgement.comparisons}
+    claimed = {(c.arm, c.size, str(c.protocol), _levels(c.levels)): c for c in judgement.comparisons}
     for key in sorted(expected.keys() | claimed.keys()):
         name = f"{key[0]} at {key[1]} ({', '.join(filter(None, key[2:]))})"
         comparison, pairs = claimed.get(key), expected.get(key, [])
