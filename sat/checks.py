@@ -28,7 +28,7 @@ def check_structure(model: nn.Module, structure: Structure, config: SATConfig) -
     if config.axis == "width" and not structure.parts:
         raise ValueError(f"{structure.family}: no sites inside the layers are described; use axis 'depth'")
     _check_own_weights(structure, config)
-    _check_frozen(model, structure, config)
+    _check_outputs(model, structure, config)
 
 
 def _check_own_weights(structure: Structure, config: SATConfig) -> None:
@@ -52,30 +52,32 @@ def _check_own_weights(structure: Structure, config: SATConfig) -> None:
                 )
 
 
-def _check_frozen(model: nn.Module, structure: Structure, config: SATConfig) -> None:
-    """A frozen output projection that an entry puts to zero, or to another scale, would stay so."""
-    if config.mode != "skip" or min(share for _, share in config.stages) == 1.0:
+def _check_outputs(model: nn.Module, structure: Structure, config: SATConfig) -> None:
+    """What an entry puts to zero, or to another scale, must be all that the unit writes, and must learn again."""
+    shares = [share for _, share in config.stages]
+    if config.mode != "skip" or min(shares) == 1.0 or (config.axis == "depth" and config.entry != "zero"):
         return
-    if config.axis == "depth" and config.entry != "zero":
-        return
-    zeroed: Iterable[Tensor] = (
-        (cut.tensor for site in structure.parts for cut in site.cuts if cut.output)
-        if config.axis == "width"
-        else (
-            parameter
-            for stack in structure.stacks
-            for modules in stack.outputs
-            for module in modules
-            for parameter in module.parameters(recurse=False)
-        )
-    )
-    frozen = {id(tensor) for tensor in zeroed if not tensor.requires_grad}
-    lost = next((name for name, parameter in model.named_parameters() if id(parameter) in frozen), None)
-    if lost is not None:
-        raise ValueError(
-            f"{lost} is frozen (requires_grad=False), and entry {config.entry!r} would change it for good where a unit "
-            "enters; let it train, or use axis 'depth' with entry 'random', which takes layers as they are"
-        )
+    if config.axis == "width":
+        cuts = [cut for site in structure.parts for cut in site.cuts]
+        changed = {id(cut.tensor) for cut in cuts if cut.output}
+        modules = {cut.module for cut in cuts}
+    else:
+        modules = {module for stack in structure.stacks for outputs in stack.outputs for module in outputs}
+        changed = {id(parameter) for module in modules for parameter in module.parameters(recurse=False)}
+    for name, module in model.named_modules():
+        own = set(module._parameters)
+        if module in modules and isinstance(module, nn.Linear) and not {"weight"} <= own <= {"weight", "bias"}:
+            raise ValueError(
+                f"{name} is a linear layer with other parameters than weight and bias (an adapter, or what makes "
+                "up the weight, as in weight_norm), so it can't be switched by units; use mode 'freeze' or "
+                "'backward_drop', or axis 'depth' with entry 'random'"
+            )
+    for name, parameter in model.named_parameters():
+        if id(parameter) in changed and not parameter.requires_grad:
+            raise ValueError(
+                f"{name} is frozen (requires_grad=False), and entry {config.entry!r} would change it for good where a "
+                "unit enters; let it train, or use axis 'depth' with entry 'random', which takes layers as they are"
+            )
 
 
 def check_parts(model: nn.Module, parts: Sequence[Part], config: SATConfig) -> None:

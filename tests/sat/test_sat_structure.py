@@ -239,6 +239,34 @@ def test_an_entry_that_would_erase_a_frozen_weight_for_good_is_refused(settings)
         attach(model, adamw(model), **settings)
 
 
+class Adapted(nn.Linear):
+    """A low-rank adapter beside the weight, in the same module."""
+
+    def __init__(self, inside):
+        super().__init__(inside.in_features, inside.out_features, bias=False)
+        self.down = nn.Parameter(torch.ones(2, inside.in_features))
+        self.up = nn.Parameter(torch.zeros(inside.out_features, 2))
+
+    def forward(self, hidden):
+        return super().forward(hidden) + hidden @ self.down.T @ self.up.T
+
+
+@pytest.mark.parametrize("change", [Adapted, nn.utils.parametrizations.weight_norm], ids=["adapter", "weight_norm"])
+def test_an_output_that_is_more_than_its_weight_is_not_put_to_zero(change):
+    model = llama()
+    model.model.layers[2].mlp.down_proj = change(model.model.layers[2].mlp.down_proj)
+    with pytest.raises(ValueError, match=r"model\.layers\.2\.mlp\.down_proj is a linear layer with other parameters"):
+        attach(model, adamw(model), axis="depth")
+    attach(model, adamw(model), mode="freeze", score="random")
+
+
+def test_an_adapter_beside_a_weight_can_not_be_cut():
+    model = llama()
+    model.model.layers[2].mlp.up_proj = Adapted(model.model.layers[2].mlp.up_proj)
+    with pytest.raises(ValueError, match=r"up_proj is a linear layer with other parameters"):
+        attach(model, adamw(model), axis="width", score="random")
+
+
 def test_frozen_layers_can_come_in_as_they_are():
     model = llama()
     frozen = model.model.layers[2].mlp.down_proj.weight.requires_grad_(False)
