@@ -15,7 +15,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from sat.controller import ATTACHED
 from sat.parts import FrozenPrefix
-from sat.parts.prefix import hidden_of
+from sat.parts.layers import hidden_of
 from sat.score import is_compiled
 
 _ALIGNMENT_BYTES = 16
@@ -110,7 +110,7 @@ class ActivationCache:
             _check_repeatable(layers)
         before = [layer.__dict__.get("forward") for layer in layers]
         for at, layer in enumerate(layers):
-            layer.__dict__["forward"] = _Step(batch, layer.forward, at == 0, at == len(layers) - 1)
+            layer.__dict__["forward"] = _Step(batch, layer, at == 0, at == len(layers) - 1)
         try:
             yield
         finally:
@@ -195,16 +195,17 @@ class _Batch:
 class _Step:
     """Stands in for a layer's ``forward``: the first puts the stored outputs in, the others hand them on."""
 
-    def __init__(self, batch: _Batch, forward: Any, first: bool, last: bool) -> None:
+    def __init__(self, batch: _Batch, layer: nn.Module, first: bool, last: bool) -> None:
         self.batch = batch
-        self.forward = forward
+        self.layer = layer
+        self.forward = layer.forward
         self.first = first
         self.last = last
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         batch = self.batch
         if self.first:
-            batch.enter(hidden_of(args, kwargs))
+            batch.enter(hidden_of(self.layer, args, kwargs))
         if batch.found is not None:
             return batch.found
         result = self.forward(*args, **kwargs)

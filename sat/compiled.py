@@ -29,12 +29,13 @@ class CompiledLayers:
 
     Attributes:
         graphs: forward graphs handed to the backend, breaks in a layer included.
-        kinds: kinds of layers: those of one class with parameters of the same shapes.
+        kinds: kinds of layers: those of one stack and class with parameters of the same shapes. Two stacks are called
+            with different masks (the towers of CLIP), and share no graph.
     """
 
     def __init__(self, structure: Structure, compiler: Callable[[Any, Sequence[Tensor]], Any]) -> None:
         self.graphs = 0
-        self.kinds = len({_kind(layer) for stack in structure.stacks for layer in stack.layers})
+        self.kinds = len({(stack.name, _kind(layer)) for stack in structure.stacks for layer in stack.layers})
         self._structure = structure
         self._compiler = compiler
 

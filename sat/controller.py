@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from sat.below import below
 from sat.checks import check_parts, check_structure
@@ -92,17 +93,31 @@ class Controller:
         self._choice = Choice(model, self.parts, config, total_steps)
         self.ramp = Ramp(config.ramp_steps, model)
         self.pace = Pace(self.parts, config.rewarm_steps, config.protect_steps, config.protect)
+        self._rate = Rate(self._rate_factor)
+        self._ledger = Ledger(model, optimizer, self.parts)
+        self._listen()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy of the model has a controller and an optimizer of its own; hooks are not copied with an optimizer."""
+        self.__dict__.update(state)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Hook into the optimizer's step."""
+        optimizer, config = self.optimizer, self.config
+        self._watch = StepWatch(optimizer) if optimizer is not None else None
+        self._hook: RemovableHandle | None = None
         self.pace.attach(optimizer)
-        self._rate = Rate(lambda: self.active_units**-config.rate_exponent)
         if optimizer is not None and config.rate_exponent:
             self._rate.attach(optimizer)
-        self._watch = StepWatch(optimizer) if optimizer is not None else None
-        self._ledger = Ledger(model, optimizer, self.parts)
-        self._hook = (
-            optimizer.register_step_pre_hook(lambda *_: self.before_optimizer(self.position))
-            if optimizer is not None and config.score == "taylor" and config.mode == "skip"
-            else None
-        )
+        if optimizer is not None and config.score == "taylor" and config.mode == "skip":
+            self._hook = optimizer.register_step_pre_hook(self._before_step)
+
+    def _before_step(self, *_: Any) -> None:
+        self.before_optimizer(self.position)
+
+    def _rate_factor(self) -> float:
+        return float(self.active_units**-self.config.rate_exponent)
 
     def due(self, step: int) -> bool:
         """Whether :meth:`begin_step` has a decision to make before ``step`` (0-based)."""

@@ -43,8 +43,8 @@ class Pace:
         """Hook into the optimizer's step, where there is anything to do."""
         if optimizer is not None and (self._rewarm_steps > 1 or self._protect_steps):
             self._hooks = [
-                optimizer.register_step_pre_hook(lambda *_: self._before()),
-                optimizer.register_step_post_hook(lambda *_: self._after()),
+                optimizer.register_step_pre_hook(self._before),
+                optimizer.register_step_post_hook(self._after),
             ]
 
     def start(self, came: Mapping[str, Sequence[int]], stayed: Mapping[str, Sequence[int]]) -> None:
@@ -97,7 +97,7 @@ class Pace:
         self._left = state["left"]
 
     @torch.no_grad()
-    def _before(self) -> None:
+    def _before(self, *_: Any) -> None:
         self._slices = []
         for part in self._parts:
             factors = self.factors(part)
@@ -105,7 +105,7 @@ class Pace:
                 self._slices += [(piece, piece.copy()) for piece in part.slices(factors)]
 
     @torch.no_grad()
-    def _after(self) -> None:
+    def _after(self, *_: Any) -> None:
         for piece, before in self._slices:
             piece.keep_share_(before)
         self._slices = []

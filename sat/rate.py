@@ -26,8 +26,8 @@ class Rate:
     def attach(self, optimizer: Optimizer) -> None:
         """Hook into the optimizer's step."""
         self._hooks = [
-            optimizer.register_step_pre_hook(lambda *_: self._raise(optimizer)),
-            optimizer.register_step_post_hook(lambda *_: self._restore(optimizer)),
+            optimizer.register_step_pre_hook(self._raise),
+            optimizer.register_step_post_hook(self._restore),
         ]
 
     def stop(self) -> None:
@@ -36,7 +36,7 @@ class Rate:
             hook.remove()
         self._hooks = []
 
-    def _raise(self, optimizer: Optimizer) -> None:
+    def _raise(self, optimizer: Optimizer, *_: Any) -> None:
         if self._own is not None:  # an error ended the last step in the middle
             self._restore(optimizer)
         factor = self._factor()
@@ -44,7 +44,7 @@ class Rate:
         for group, own in zip(optimizer.param_groups, self._own, strict=True):
             _set(group, own * factor)
 
-    def _restore(self, optimizer: Optimizer) -> None:
+    def _restore(self, optimizer: Optimizer, *_: Any) -> None:
         if self._own is not None:
             for group, own in zip(optimizer.param_groups, self._own, strict=True):
                 _set(group, own)

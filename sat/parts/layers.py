@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,25 +44,14 @@ class _Layers(Part):
         multiplies what its output modules write.
         """
 
-        def mix(position: int) -> Any:
-            def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
-                before = args[0] if args else kwargs["hidden_states"]
-                after = result[0] if isinstance(result, tuple) else result
-                mixed = before + gates[position].to(after.dtype) * (after - before)
-                return (mixed, *result[1:]) if isinstance(result, tuple) else mixed
-
-            return hook
-
-        def multiply(position: int) -> Any:
-            return lambda module, args, result: result * gates[position].to(result.dtype)
-
         hooks = []
         for position, layer in enumerate(self.stack.layers):
             unit = self._all.index(layer)
             if unit in self.stack.pinned:
-                hooks += [module.register_forward_hook(multiply(position)) for module in self.stack.outputs[unit]]
+                multiply = partial(_multiply, gates, position)
+                hooks += [module.register_forward_hook(multiply) for module in self.stack.outputs[unit]]
             else:
-                hooks.append(layer.register_forward_hook(mix(position), with_kwargs=True))
+                hooks.append(layer.register_forward_hook(partial(_mix, gates, position), with_kwargs=True))
         return hooks
 
     @torch.no_grad()
@@ -265,6 +255,34 @@ class FrozenLayers(_Layers):
     def full(self) -> Iterator[None]:
         """See :meth:`Part.full`: the forward pass is whole at all times."""
         yield
+
+
+def _mix(
+    gates: Tensor, position: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+) -> Any:
+    before = hidden_of(layer, args, kwargs)
+    after = result[0] if isinstance(result, tuple) else result
+    mixed = before + gates[position].to(after.dtype) * (after - before)
+    return (mixed, *result[1:]) if isinstance(result, tuple) else mixed
+
+
+def _multiply(gates: Tensor, position: int, module: nn.Module, args: tuple[Any, ...], result: Tensor) -> Tensor:
+    return result * gates[position].to(result.dtype)
+
+
+def hidden_of(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The hidden states that a layer was called with.
+
+    Raises:
+        ValueError: they are neither its first argument nor called ``hidden_states``.
+    """
+    found = args[0] if args else kwargs.get("hidden_states")
+    if not isinstance(found, Tensor):
+        raise ValueError(
+            f"{type(layer).__name__} must be called with its hidden states, a tensor, as first argument or as "
+            f"hidden_states=; it was called with {', '.join(kwargs) or 'none'} by name"
+        )
+    return found
 
 
 def _tensors(layer: nn.Module) -> dict[str, Tensor]:

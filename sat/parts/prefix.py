@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sat.parts.layers import FrozenLayers
+from sat.parts.layers import FrozenLayers, hidden_of
 from sat.structure import Stack
 
 
@@ -104,17 +104,10 @@ class _Entrance:
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if not self.cut:
             return None
-        hidden = hidden_of(args, kwargs).detach()
+        hidden = hidden_of(layer, args, kwargs).detach()
         if getattr(layer, "gradient_checkpointing", False) and layer.training:
             hidden.requires_grad_()  # reentrant checkpoints give no gradients where no input asks for one
         return replaced(args, kwargs, hidden)
-
-
-def hidden_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The hidden states that a layer was called with."""
-    found = args[0] if args else kwargs["hidden_states"]
-    assert isinstance(found, Tensor)
-    return found
 
 
 def replaced(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -136,16 +137,7 @@ class CompactSite(Part):
     def gated(self, gates: Tensor) -> list[RemovableHandle]:
         """See :meth:`Part.gated`: the gates stand before the output projections."""
 
-        def hook(gate: Gate) -> Any:
-            def multiply(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-                hidden = args[0]
-                shape = [1] * hidden.dim()
-                shape[gate.dim] = -1
-                return (hidden * gates.to(hidden.dtype).repeat_interleave(gate.size).view(shape), *args[1:])
-
-            return multiply
-
-        return [gate.module.register_forward_pre_hook(hook(gate)) for gate in self.site.gates]
+        return [gate.module.register_forward_pre_hook(partial(_multiply, gate, gates)) for gate in self.site.gates]
 
     @torch.no_grad()
     def magnitudes(self) -> Tensor:
@@ -276,6 +268,13 @@ class CompactSite(Part):
 
     def _scatter(self, compact: Tensor, full: Tensor, cuts: Sequence[Cut]) -> None:
         scatter_(full, compact.to(full.device), cuts, self._index(self.active, full))
+
+
+def _multiply(gate: Gate, gates: Tensor, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    hidden = args[0]
+    shape = [1] * hidden.dim()
+    shape[gate.dim] = -1
+    return (hidden * gates.to(hidden.dtype).repeat_interleave(gate.size).view(shape), *args[1:])
 
 
 def _reshape(tensor: Tensor, data: Tensor) -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import torch
 from sat_models import tokens
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -180,11 +181,15 @@ class Own(nn.Module):
         super().__init__()
         self.embed, self.head = nn.Embedding(50, 32), nn.Linear(32, 50)
         self.body = nn.ModuleDict({"blocks": nn.ModuleList(OwnLayer() for _ in range(LAYERS))})
+        self.checkpointing = False
+
+    def gradient_checkpointing_enable(self) -> None:
+        self.checkpointing = True
 
     def forward(self, ids: Tensor) -> Tensor:
         hidden = self.embed(ids)
         for block in self.body["blocks"]:
-            hidden = block(hidden)
+            hidden = checkpoint(block, hidden, use_reentrant=False) if self.checkpointing else block(hidden)
         return self.head(hidden)
 
     def sat_structure(self) -> list[sat.Layers]:

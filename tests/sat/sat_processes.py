@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from sat_conformance import MODES, cells
 from sat_families import FAMILIES
 from sat_models import adamw, llama, tokens
 from torch.distributed.fsdp import fully_shard
@@ -40,12 +41,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "backward_drop": {"mode": "backward_drop", "interval": 2, "schedule": ((0.0, 0.5),), "probe_batches": 1},
     "prefix": {"mode": "prefix", "interval": 2, "schedule": ((0.0, 0.75), (0.5, 0.5)), "probe_batches": 1},
 }  # fmt: skip
-FAMILY_ARMS: dict[str, dict[str, Any]] = {
-    "depth": {"axis": "depth", "schedule": ((0.0, 0.3), (0.5, 1.0)), "ramp_steps": 3},
-    "width": {"axis": "width", "schedule": ((0.0, 0.3), (0.5, 1.0)), "probe_batches": 1},
-    "freeze": {"mode": "freeze", "schedule": ((0.0, 0.4),), "interval": 2, "probe_batches": 1},
-}
-KINDS = [name for name, family in FAMILIES.items() if not family.relative]
 
 
 class Training:
@@ -102,10 +97,17 @@ def trained(wrap: str, arm: str, rank: int, world: int, **more: Any) -> dict[str
     return {"losses": training.run(), "active": training.active()}
 
 
-def family_trained(name: str, arm: str, rank: int, world: int) -> dict[str, Any]:
+def family_trained(wrap: str, name: str, mode: str, rank: int, world: int) -> dict[str, Any]:
     """Each process has a micro-batch of its own; one process takes both and their mean."""
     family = FAMILIES[name]
     model = family.make()
+    if wrap == "FSDP2":
+        if name == "clip":  # FSDP shards no scalars
+            model.logit_scale = torch.nn.Parameter(model.logit_scale.detach().reshape(1))
+        for stack in family.stacks:
+            for layer in model.get_submodule(stack):
+                fully_shard(layer)
+        fully_shard(model)
     optimizer = adamw(model)
     micro = (rank,) if world > 1 else (0, 1)
 
@@ -113,9 +115,9 @@ def family_trained(name: str, arm: str, rank: int, world: int) -> dict[str, Any]
         return torch.stack([family.loss(running, 2 * index + at) for at in micro]).mean()
 
     controller = sat.sparsify_(
-        model, optimizer, sat.SATConfig(**FAMILY_ARMS[arm]), total_steps=4, loss=lambda i: loss_of(model, 500 + i)
+        model, optimizer, sat.SATConfig(**MODES[mode]), total_steps=4, loss=lambda i: loss_of(model, 500 + i)
     )
-    running = DistributedDataParallel(model) if world > 1 else model
+    running = DistributedDataParallel(model) if wrap == "DDP" else model
     losses = []
     for step in range(4):
         loss = loss_of(running, step)
@@ -253,9 +255,9 @@ def cases(directory: Path) -> dict[str, Callable[[int, int], dict[str, Any]]]:
         for arm in ("depth", "width", "freeze"):
             path = directory / f"{wrap}-{arm}"
             found[f"saved, {wrap}, {arm}"] = lambda r, w, a=(wrap, arm, path): saved_and_loaded(*a, r, w)
-    for name in KINDS:
-        for arm in FAMILY_ARMS:
-            found[f"{name}, {arm}"] = lambda r, w, name=name, arm=arm: family_trained(name, arm, r, w)
+    for wrap in ("DDP", "FSDP2"):
+        for cell in cells(wrap):
+            found[", ".join((wrap, *cell))] = lambda r, w, how=(wrap, *cell): family_trained(*how, r, w)
     for option in ("find_unused_parameters", "gradient_as_bucket_view", "static_graph"):
         for arm in ("width", "depth"):
             found[f"{option}, {arm}"] = lambda r, w, o=option, arm=arm: trained("ddp", arm, r, w, **{o: True})

@@ -2,56 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-import socket
-
 import pytest
 import torch
-import torch.multiprocessing
 from sat_models import llama
-from sat_processes import ARMS, FAMILY_ARMS, KINDS, Training, accumulated, cases, family_trained, main, trained
+from sat_processes import ARMS, Training, accumulated, cases, trained
 
 import sat
 import sat.distributed
-
-TIME_LIMIT_S = 240  # of all cases together, on a machine that is busy
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return tmp_path_factory.mktemp("processes")
-
-
-@pytest.fixture(scope="module")
-def results(directory):
-    """By rank and case."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    processes = [context.Process(target=main, args=(rank, directory, port)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    try:
-        for process in processes:
-            process.join(TIME_LIMIT_S)
-    finally:
-        for process in processes:
-            process.kill()
-    return [pickle.loads((directory / f"rank{rank}").read_bytes()) for rank in range(2)]
-
-
-@pytest.fixture
-def of(results):
-    def found(case: str) -> list[dict]:
-        ranks = [
-            result.get(case, {"failed": f"not reached; the last case was {list(result)[-1]}"}) for result in results
-        ]
-        for rank, result in enumerate(ranks):
-            assert "failed" not in result, f"rank {rank}: {result['failed']}"
-        return ranks
-
-    return found
 
 
 def compare(ranks, alone):
@@ -64,12 +21,6 @@ def compare(ranks, alone):
 @pytest.mark.parametrize("wrap", ["ddp", "fsdp"])
 def test_two_processes_train_as_one_does_on_the_whole_batch(of, wrap, arm):
     compare(of(f"{wrap}, {arm}"), trained("none", arm, 0, 1))
-
-
-@pytest.mark.parametrize("arm", FAMILY_ARMS)
-@pytest.mark.parametrize("name", KINDS)
-def test_ddp_over_every_kind_of_family(of, name, arm):
-    compare(of(f"{name}, {arm}"), family_trained(name, arm, 0, 1))
 
 
 @pytest.mark.parametrize("arm", ["width", "depth"])
