@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from harness.methods.base import Controller, Method, MethodPlan, PlanRequest, with_steps
 from harness.run.events import Activity
@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 
 
 UNPLANNED = (
-    "with threshold 'global' or buckets along the width, how many units of which kind work is known in the run alone; "
-    "the plan's FLOPs are those of the same share at every site, its budget"
+    "with threshold 'global', buckets or a floor along the width, how many units of which kind work is known in the "
+    "run alone; the plan's FLOPs are those of the same share at every site, its budget"
 )
+
+
+T = TypeVar("T")
+Setting = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
 
 
 class SatOptions(Frozen):
@@ -50,6 +54,16 @@ class SatOptions(Frozen):
     regime: Literal["growing", "rotating", "persistent", "narrowing"] | None = None
     threshold: Literal["site", "global"] = "site"  # the same share at every site, or by score across sites
     buckets: int | None = None  # most different numbers of active units at a site
+    # how units are re-chosen; None is the library's default, and is left out of a run's identity
+    floor: Setting[int] = None
+    swap_share: Setting[float] = None
+    swap_until: Setting[float] = None  # with swap_share given, None is to the end
+    hysteresis: Setting[float] = None
+    staleness: Setting[float] = None
+    explore: Setting[float] = None
+    observe_every: Setting[int] = None
+    smoothing: Setting[float] = None
+    ramp_steps: Setting[int] = None
     interval: int | None = None  # steps; None: 500, but at least ten re-evaluations in a training
     probe_batches: int | None = None  # micro-batches of a probe; None: 4 for 500 steps of interval, fewer for less
 
@@ -63,7 +77,7 @@ class SatOptions(Frozen):
         probe_batches = max(1, min(4, 4 * interval // 500)) if self.probe_batches is None else self.probe_batches
         try:
             return SATConfig(
-                **self.model_dump(exclude={"interval", "probe_batches"}),
+                **self.model_dump(exclude={"interval", "probe_batches"}, exclude_none=True),
                 interval=interval,
                 probe_batches=probe_batches,
                 seed=seed,
@@ -107,9 +121,11 @@ class Sat(Method):
         return MethodPlan(request.model, recipe, planned)
 
     def unplanned(self, options: Json) -> str | None:
-        """Along the width, a global threshold or buckets: the plan has the budget, ``sat.units_kept`` of each site."""
+        """Along the width, a global threshold, buckets or a floor: the plan has the budget, ``sat.units_kept`` of each
+        site."""
         chosen = _options(options)
-        if chosen.axis == "width" and (chosen.threshold == "global" or chosen.buckets is not None):
+        own = chosen.threshold == "global" or chosen.buckets is not None or (chosen.floor or 1) > 1
+        if chosen.axis == "width" and own:
             return UNPLANNED
         return None
 

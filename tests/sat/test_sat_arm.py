@@ -75,6 +75,15 @@ def test_the_interval_is_500_steps_or_a_tenth_of_a_short_training(given, steps, 
     assert SatOptions(interval=given, probe_batches=3).config(steps, 0).probe_batches == 3
 
 
+def test_settings_of_the_choice_reach_the_library_and_name_a_run_only_where_they_are_given():
+    given = {"floor": 2, "swap_share": 0.2, "swap_until": 0.5, "hysteresis": 0.3, "staleness": 0.0, "explore": 0.4,
+             "observe_every": 4, "smoothing": 0.5, "ramp_steps": 7}  # fmt: skip
+    config = SatOptions(axis="width", **given).config(1000, 0)
+    assert {name: getattr(config, name) for name in given} == given
+    assert given.items() <= SatOptions(**given).model_dump().items()
+    assert not given.keys() & SatOptions().model_dump().keys()
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -222,7 +231,7 @@ def test_an_arm_that_matches_takes_the_steps_that_spend_the_same_flops():
     assert sum(p.steps * step * p.width for p in drawn.phases) == pytest.approx(spent, rel=0.02)
 
 
-@pytest.mark.parametrize("option", [{"threshold": "global"}, {"buckets": 3}])
+@pytest.mark.parametrize("option", [{"threshold": "global"}, {"buckets": 3}, {"floor": 2}])
 def test_flops_that_follow_from_scores_are_said_and_matched_by_nothing(option):
     method = METHODS.get("sat")()
     width = {"axis": "width", **option}

@@ -79,6 +79,19 @@ def test_a_vocabulary_that_eats_the_model_is_refused():
         ladder.shape("0.1M", vocab=32_000)
 
 
+@pytest.mark.parametrize("layers", [2, 12, 24])
+def test_another_depth_keeps_the_size(layers):
+    found = ladder.shape("0.1M", layers=layers)
+    assert found.layers == layers
+    assert found.parameters == pytest.approx(1e5, rel=0.15)
+    assert built_parameters(found) == found.parameters
+
+
+def test_a_depth_that_eats_the_model_is_refused():
+    with pytest.raises(UserError, match=r"a vocabulary of 256 with 500 layers does not fit .*, or fewer 'layers'"):
+        ladder.shape("0.1M", layers=500)
+
+
 @pytest.mark.parametrize("size", ["0.1M", "0.8M", "10M", "350M"])
 def test_smaller_models_are_complete_and_get_smaller(size):
     full = ladder.shape(size)

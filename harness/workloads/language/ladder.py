@@ -121,27 +121,28 @@ def sequence_length(target: float) -> int:
     return 1024 if target < 1e9 else 2048
 
 
-def shape(size: str, *, vocab: int | None = None, length: int | None = None) -> Shape:
+def shape(size: str, *, vocab: int | None = None, length: int | None = None, layers: int | None = None) -> Shape:
     """The model of a rung.
 
     Args:
         size: label of the rung; see :func:`parse_size`.
         vocab: another vocabulary than the rule's.
         length: another sequence length than the rule's.
+        layers: another depth than the rule's, at the same number of parameters: the width follows.
 
     Raises:
-        UserError: no such size, or the vocabulary leaves no room for layers.
+        UserError: no such size, or vocabulary and layers do not fit it.
     """
     target = parse_size(size)
     vocab = vocab or vocabulary(target)
     length = length or sequence_length(target)
     tied = target < 1e9
-    layers = max(2, 2 * round(6 * (target / 1e5) ** 0.161 / 2))
+    depth = layers or max(2, 2 * round(6 * (target / 1e5) ** 0.161 / 2))
 
     def at(width: int) -> Shape:
         dim = head_dim(width)
         return Shape(
-            layers=layers,
+            layers=depth,
             width=width,
             heads=width // dim,
             kv_heads=width // dim,
@@ -158,12 +159,13 @@ def shape(size: str, *, vocab: int | None = None, length: int | None = None) -> 
         width = next_width(width)
         best = min(best, at(width), key=lambda s: abs(s.parameters - target))
     rest = best.model_copy(update={"hidden": 0}).parameters
-    hidden = _multiple((target - rest) / (3 * best.width * layers), hidden_multiple(best.width))
+    hidden = _multiple((target - rest) / (3 * best.width * depth), hidden_multiple(best.width))
     fitted = best.model_copy(update={"hidden": hidden})
     if abs(fitted.parameters - target) > 0.15 * target:
+        wanted = f"a vocabulary of {vocab:,}" + (f" with {layers} layers" if layers else "")
         raise UserError(
-            f"language: a vocabulary of {vocab:,} does not fit a model of {size} parameters; "
-            "take a larger size or a smaller 'vocabulary'"
+            f"language: {wanted} does not fit a model of {size} parameters; "
+            "take a larger size or a smaller 'vocabulary'" + (", or fewer 'layers'" if layers else "")
         )
     return fitted
 

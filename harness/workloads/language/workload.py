@@ -64,6 +64,11 @@ class Options(Frozen):
     vocabulary: Annotated[int, Field(le=65_536)] | None = Field(
         default=None, description="256 for bytes, 512 or more for byte-level BPE; by default by size."
     )
+    layers: Annotated[int, Field(ge=1, le=512)] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # runs without it keep the ids they had before there was one
+        description="Another depth at the same number of parameters; by default by size.",
+    )
     evaluation_tokens: Annotated[int, Field(ge=256)] = Field(
         default=65_536, description="Held-out tokens of the final quality, at even distances over all documents."
     )
@@ -120,7 +125,9 @@ class LanguageWorkload(Workload):
     def model(self, size: str, options: Json) -> Json:
         """A :class:`~harness.workloads.language.ladder.Shape` as JSON."""
         chosen = Options.read(options)
-        return ladder.shape(size, vocab=chosen.vocabulary, length=chosen.sequence_length).model_dump()
+        return ladder.shape(
+            size, vocab=chosen.vocabulary, length=chosen.sequence_length, layers=chosen.layers
+        ).model_dump()
 
     def recipe(self, size: str, model: Json, options: Json, protocol: Protocol) -> Recipe:
         """See the module's text. One's own text must be there, unless nothing is run."""
