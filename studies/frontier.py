@@ -1,8 +1,8 @@
 """Loss against FLOPs: what grows against dense models that are smaller or shorter, from result sets.
 
-Reads the sets of the suites frontier, growth-ideas, frontier-decisive and frontier-longer. ``studies/frontier.py``
-writes their tables and the figure into docs/frontier.md; ``--quick`` prints the tables. Folders of other sets may be
-given, which are then taken together.
+Reads the sets of the suites frontier, growth-ideas, ablation, frontier-decisive, frontier-confirm, frontier-longer and
+frontier-deep. ``studies/frontier.py`` writes their tables and the figure into docs/frontier.md; ``--quick`` prints the
+tables. Folders of other sets may be given, which are then taken together.
 
 An arm that was run at several learning rates counts at the one with the lowest mean loss over the seeds, and so does
 every control: all have the same choice. The *dense line* is the loss of the best depth of dense models at each number
@@ -16,7 +16,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,11 +29,15 @@ from harness.record.record import Record, Status
 
 RESULTS = Path(__file__).parents[1] / "results"
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "search": ("frontier-cpu", "growth-ideas-cpu"),
-    "fresh seeds": ("frontier-decisive-cpu",),
+    "search": ("frontier-cpu", "growth-ideas-cpu", "ablation-cpu"),
+    "fresh seeds": ("frontier-decisive-cpu", "frontier-confirm-cpu"),
     "longer": ("frontier-longer-cpu",),
+    "deep": ("frontier-deep-cpu",),
 }
 """Sets whose arms stand in one table. Seeds by which an arm was chosen never meet those it is confirmed with."""
+
+BASES = {f"backward-{change}": "backward-drop" for change in ("half", "tail", "random")}
+"""Arms that differ in one setting from another whose name theirs does not begin with."""
 
 SHALLOW = "shallow-"
 
@@ -44,9 +48,11 @@ class Setting(NamedTuple):
     size: str
     tokens_per_parameter: float
     decay_share: float
+    layers: int = 0  # where they are not the ladder's
 
     def __str__(self) -> str:
-        return f"{self.size}, {self.tokens_per_parameter:g} tokens per parameter, decay {self.decay_share:g}"
+        size = f"{self.size} in {self.layers} layers" if self.layers else self.size
+        return f"{size}, {self.tokens_per_parameter:g} tokens per parameter, decay {self.decay_share:g}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Arm:
     learning_rate: float
     flops: float  # of a whole training, as counted
     losses: Mapping[int, float]
+    by_rate: Mapping[float, Mapping[int, float]] = field(default_factory=dict)  # losses at every learning rate tried
 
     @property
     def mean(self) -> float:
@@ -86,7 +93,10 @@ def arms(records: Iterable[Record]) -> list[Arm]:
     for record in records:
         spec = record.spec
         if record.status is Status.OK and record.flops is not None and "loss" in record.quality:
-            setting = Setting(spec.size, spec.workload_options["tokens_per_parameter"], spec.recipe.decay_share)
+            options = spec.workload_options
+            setting = Setting(
+                spec.size, options["tokens_per_parameter"], spec.recipe.decay_share, options.get("layers") or 0
+            )
             found[spec.arm, setting][spec.recipe.learning_rate][spec.seed] = record
     best = []
     for (name, setting), rates in found.items():
@@ -96,7 +106,8 @@ def arms(records: Iterable[Record]) -> list[Arm]:
             for rate, seeds in rates.items()
             if len(seeds) == most
         ]
-        best.append(min(tried, key=lambda arm: arm.mean))
+        by_rate = {arm.learning_rate: arm.losses for arm in tried}
+        best.append(replace(min(tried, key=lambda arm: arm.mean), by_rate=by_rate))
     return best
 
 
@@ -129,19 +140,42 @@ def against(arm: Arm, other: Arm) -> Difference | None:
     return difference([arm.losses[seed] - other.losses[seed] for seed in sorted(set(arm.losses) & set(other.losses))])
 
 
+def base(arm: Arm, here: Iterable[Arm]) -> Arm | None:
+    """The arm that this one differs from in one setting, by its name: ``half-rewarm`` from ``half``."""
+    known = {each.name: each for each in here}
+    name = arm.name
+    if name in BASES:
+        return known.get(BASES[name])
+    while "-" in name:
+        name = name.rpartition("-")[0]
+        if name in known:
+            return known[name]
+    return None
+
+
+def against_base(arm: Arm, here: Iterable[Arm]) -> Difference | None:
+    """Loss of an arm less that of its base at the same learning rate; ``None`` where there is none."""
+    other = base(arm, here)
+    if other is None:
+        return None
+    return against(arm, replace(other, losses=other.by_rate.get(arm.learning_rate, {})))
+
+
 def table(here: Sequence[Arm]) -> str:
-    """The arms of one setting: FLOPs, loss, difference from dense and from the dense line."""
+    """The arms of one setting: FLOPs, loss, difference from dense, from the dense line and from their base."""
     full = next(arm for arm in here if arm.name == "dense")
     lines = [
-        "| arm | FLOPs, % of dense | learning rate | seeds | loss, nats per token | minus dense | minus dense line |",
-        "|---|---|---|---|---|---|---|",
+        "| arm | FLOPs, % of dense | learning rate | seeds | loss, nats per token | minus dense | minus dense line "
+        "| minus its base |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for arm in sorted(here, key=lambda arm: (-arm.flops, arm.mean)):
         from_full = "" if arm is full else _shown(against(arm, full))
         from_line = "" if arm.dense else _shown(against_line(arm, here))
+        from_base = "" if base(arm, here) is None else _shown(against_base(arm, here))
         lines.append(
             f"| {arm.name} | {arm.flops / full.flops:.0%} | {arm.learning_rate:g} | {len(arm.losses)} | {arm.mean:.4f} "
-            f"| {from_full} | {from_line} |"
+            f"| {from_full} | {from_line} | {from_base} |"
         )
     return "\n".join(lines)
 

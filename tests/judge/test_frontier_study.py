@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import frontier
@@ -14,7 +15,8 @@ SETTING = frontier.Setting("0.1M", 20, 0.4)
 
 
 def arm(name, flops, losses, rate=0.01):
-    return frontier.Arm(name, SETTING, rate, flops, dict(enumerate(losses)))
+    by_seed = dict(enumerate(losses))
+    return frontier.Arm(name, SETTING, rate, flops, by_seed, {rate: by_seed})
 
 
 def line(*losses):
@@ -75,7 +77,32 @@ def test_differences_from_the_line_are_paired_by_seed():
 def test_an_arm_outside_the_line_has_no_difference_from_it():
     here = [*line([1.8] * 2, [1.6] * 2, [1.4] * 2), arm("one", 10, [1.9, 1.9])]
     assert frontier.against_line(here[-1], here) is None
-    assert "| one | 10% | 0.01 | 2 | 1.9000 | +0.5000 ± 0.0000 | not known |" in frontier.table(here)
+    assert "| one | 10% | 0.01 | 2 | 1.9000 | +0.5000 ± 0.0000 | not known |  |" in frontier.table(here)
+
+
+def test_a_single_setting_is_compared_with_the_arm_it_was_changed_in():
+    names = ("half", "half-split", "half-split-state", "half-zero", "backward-drop", "backward-random", "short-half")
+    here = [arm(name, 50, [1.5, 1.6]) for name in names]
+    found = {each.name: other.name for each in here if (other := frontier.base(each, here)) is not None}
+    assert found == {
+        "half-split": "half", "half-split-state": "half-split", "half-zero": "half", "backward-random": "backward-drop",
+    }  # fmt: skip
+    here[0] = replace(here[0], by_rate={**here[0].by_rate, 0.02: {0: 9.0, 1: 9.0}})  # a base counts at the same rate
+    better = arm("half-zero", 50, [1.4, 1.48])
+    assert "| -0.1100 ± 0.1271 |" in frontier.table([*line([1.8] * 2, [1.6] * 2, [1.4] * 2), here[0], better])
+
+
+def test_models_of_another_depth_are_another_setting():
+    ladder = made({"sat": Planted(0.5, loss=0.3)}, 0.01)
+    deep = [
+        r.model_copy(
+            update={"spec": r.spec.model_copy(update={"workload_options": {"tokens_per_parameter": 20, "layers": 12}})}
+        )
+        for r in ladder
+    ]
+    found = frontier.by_setting(frontier.arms([*ladder, *deep]))
+    assert [setting.layers for setting in found] == [0, 12]
+    assert "0.1M in 12 layers, 20 tokens per parameter" in str(list(found)[1])
 
 
 def test_the_figure_names_every_arm_and_is_well_formed():
