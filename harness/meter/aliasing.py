@@ -244,8 +244,8 @@ def _crest_square(off: float, n: float) -> float:
 
 def _mean_square(r: complex, n: float) -> float:
     """Mean square of the mean of ``n`` unit phasors of which neighbours correlate by ``r``; at most 1."""
-    if abs(1 - r) * n < 1e-3:
-        return 1.0
+    if abs(1 - r) * n < 1e-3:  # first order in 1 - r, where the closed form below cancels
+        return min(1.0, 1 - (1 - r.real) * (n - 1 / n) / 3)
     whole = ((1 + r) / (1 - r)).real / n - 2 * (r * (1 - r**n) / (1 - r) ** 2).real / n**2
     return min(1.0, max(0.0, whole))
 

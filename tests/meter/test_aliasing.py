@@ -9,7 +9,7 @@ import random
 import numpy as np
 import pytest
 from faulty_runs import card, metered
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from meter_samples import channel, info
 from step_aliasing import HIGH, LOOK, LOW, T, energy_until, errors, jittered, main, periods, swing
@@ -102,6 +102,8 @@ def test_steps_of_unlike_length_blur_a_resonance():
 
 @settings(max_examples=60, deadline=None)
 @given(st.floats(0, 1), st.floats(-math.pi, math.pi), st.integers(1, 60))
+@example(rho=0.99999, theta=0.0, n=2)
+@example(rho=0.9999, theta=1e-4, n=7)
 def test_coherence_is_the_mean_square_of_correlated_phasors(rho, theta, n):
     r = rho * cmath.exp(1j * theta)
     pairs = (r ** (b - a) if b >= a else (r ** (a - b)).conjugate() for a in range(n) for b in range(n))
