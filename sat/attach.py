@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -52,6 +53,13 @@ def sparsify_(
             optimizer is not known or does not hold its parameters, a needed ``loss`` is missing, or the structure
             can't follow the configuration.
     """
+    if not isinstance(config, SATConfig):
+        raise ValueError(f"sparsify_ takes a sat.SATConfig as its third argument, not {type(config).__name__}")
+    if loss is not None and not callable(loss):
+        raise ValueError(
+            f"loss must be a callable that returns the loss of probe micro-batch i, not {type(loss).__name__}; give "
+            "sparsify_ a function that runs the model"
+        )
     _check_bare(model)
     if config.needs_probe and loss is None and next(model.parameters()).device.type != "meta":
         raise ValueError(NO_LOSS.format(config.score))
@@ -69,6 +77,13 @@ def sparsify_(
     controller = Controller(
         model, optimizer, config, total_steps=total_steps, loss=loss, structure=found, process_group=process_group
     )
+    if start and config.mode == "skip" and optimizer is not None and optimizer.state:
+        warnings.warn(
+            "the optimizer has trained this model already, and to SAT units are new that have not worked since "
+            f"sparsify_: those that are out now come in by entry {config.entry!r}, and what they had learned is lost; "
+            "modes 'freeze', 'backward_drop' and 'prefix' keep it",
+            stacklevel=2,
+        )
     try:
         if start:
             controller.begin_step(0)
@@ -99,23 +114,30 @@ def densify_(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def plain(model: nn.Module) -> Iterator[nn.Module]:
+def plain(model: nn.Module, *, states: bool = True, keep: bool = True) -> Iterator[nn.Module]:
     """The model with its plain names, shapes and configuration for a while, sparsified or not.
 
     Weights of units that are out are those of the bank; the model it would be if training ended now is another
-    matter (:meth:`Controller.finish`). Look and save; what is computed or changed inside is not part of training.
+    matter (:meth:`Controller.finish`). Look, save, and write weights if you like; gradients computed inside are not
+    part of training.
+
+    Args:
+        model: the model. With the bank on the host its full weights are on the device inside.
+        states: its optimizer shows the full state inside, for a save of it; of units that are out, on the bank's
+            device.
+        keep: what is written to the weights inside stays. Whoever only looks saves the way back to the bank.
     """
     controller = getattr(model, ATTACHED, None)
     if controller is None:
         yield model
         return
-    with controller.plain():
+    with controller.plain(states=states, keep=keep):
         yield model
 
 
 def state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The model's ``state_dict`` with the plain model's names and shapes, as in :func:`plain`; tensors are copies."""
-    with plain(model):
+    with plain(model, states=False, keep=False):
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import insort
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,21 @@ another token or another crop far above."""
 
 
 @dataclass(frozen=True, eq=False)
+class _Mark:
+    """What tells the inputs of an example apart."""
+
+    hidden: Tensor  # of the hidden states, one number per position
+    beside: int  # of the tensors that come with them: masks, positions, rotations
+
+    def fits(self, other: _Mark) -> bool:
+        """Whether an example has its shape and its masks again, so that its hidden states must be the same too."""
+        return self.hidden.shape == other.hidden.shape and self.beside == other.beside
+
+
+@dataclass(frozen=True, eq=False)
 class _Kept:
     output: Tensor  # of the prefix, on the host
-    mark: Tensor  # of its input, one number per position
+    mark: _Mark  # of its input
 
 
 class ActivationCache:
@@ -40,11 +53,12 @@ class ActivationCache:
     ...     with cache.examples(index):
     ...         loss = model(**batch).loss
 
-    A batch whose examples are all there (with the shape they have in this batch) skips the prefix's layers; any other
-    runs them whole, and its examples are kept while there is room. What comes back are the stored bits, so a batch
-    met again gives the bits that it would give without the cache; examples that meet in other batches give what
-    their own batch gave, which differs by the rounding of a product over another batch. Embeddings, masks and
-    rotations are computed as ever. All is forgotten when the boundary moves, a weight of the prefix changes
+    A batch whose examples are all there (with the shape and the masks they have in this batch) skips the prefix's
+    layers; any other runs them whole, and its examples are kept while there is room, each in place of what was kept of
+    it before. What comes back are the stored bits, so a batch met again gives the bits that it would give without the
+    cache; examples that meet in other batches give what their own batch gave, which differs by the rounding of a
+    product over another batch. Embeddings, masks and rotations are computed as ever; all tensors that reach the lowest
+    layer are compared. All is forgotten when the boundary moves, a weight of the prefix changes
     (loading a checkpoint), or autocast changes its type. The cache is not part of a checkpoint; it fills again. Hidden
     states asked for by name (``output_hidden_states``) are, within a skipped prefix, all its last.
 
@@ -70,7 +84,7 @@ class ActivationCache:
             raise ValueError(f"limit_bytes must be 1 or more, not {limit_bytes}")
         self._part = parts[0]
         self._limit = limit_bytes
-        self._file = _mapped(Path(path), limit_bytes) if path is not None else None
+        self._file = _File(Path(path), limit_bytes) if path is not None else None
         self._kept: dict[int, _Kept] = {}
         self._used = 0
         self._state: tuple[object, ...] = ()
@@ -90,6 +104,8 @@ class ActivationCache:
         """Forget all examples."""
         self._kept = {}
         self._used = 0
+        if self._file is not None:
+            self._file.clear()
 
     @contextmanager
     def examples(self, keys: Tensor | Sequence[int]) -> Iterator[None]:
@@ -129,42 +145,91 @@ class ActivationCache:
             self.clear()
             self._state = state
 
-    def _found(self, keys: Sequence[int], marks: Tensor, hidden: Tensor) -> Tensor | None:
+    def _found(self, keys: Sequence[int], marks: Sequence[_Mark], hidden: Tensor) -> Tensor | None:
         """The outputs of all examples as a batch, where all are there."""
-        kept = [self._kept.get(key) for key in keys]
-        for key, one, mark in zip(keys, kept, marks, strict=True):
-            if one is None or one.mark.shape != mark.shape:
+        usable = []
+        for key, mark in zip(keys, marks, strict=True):
+            one = self._kept.get(key)
+            if one is None or not one.mark.fits(mark):
                 continue
-            if (one.mark - mark).norm() > _SAME_INPUT * mark.norm():
+            if (one.mark.hidden - mark.hidden).norm() > _SAME_INPUT * mark.hidden.norm():
                 raise ValueError(
                     f"example {key} comes with other data than when it was stored (augmentation, or dropout below "
                     "the layers): an activation cache needs fixed data"
                 )
-        usable = [one.output for one, mark in zip(kept, marks, strict=True) if one and one.mark.shape == mark.shape]
+            usable.append(one.output)
         if len(usable) < len(keys):
             self.misses += len(keys)
             return None
         self.hits += len(keys)
         return torch.stack(usable).to(hidden.device)
 
-    def _keep(self, keys: Sequence[int], marks: Tensor, outputs: Tensor) -> None:
+    def _keep(self, keys: Sequence[int], marks: Sequence[_Mark], outputs: Tensor) -> None:
         for key, mark, output in zip(keys, marks, outputs.detach(), strict=True):
             old = self._kept.get(key)
-            if old is not None and old.mark.shape == mark.shape:
+            if old is not None and old.mark.fits(mark):
                 continue
+            self._drop(key)
             room = self._room(output)
             if room is not None:
                 self._kept[key] = _Kept(room.copy_(output), mark)
+                self._used += _size(room)
 
     def _room(self, like: Tensor) -> Tensor | None:
-        size = like.numel() * like.element_size()
-        start = -(-self._used // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
-        if start + size > self._limit:
+        if self._used + _size(like) > self._limit:
             return None
-        self._used = start + size
-        if self._file is None:
-            return torch.empty(like.shape, dtype=like.dtype)
-        return self._file[start : start + size].view(like.dtype).view(like.shape)
+        return torch.empty(like.shape, dtype=like.dtype) if self._file is None else self._file.take(like)
+
+    def _drop(self, key: int) -> None:
+        old = self._kept.pop(key, None)
+        if old is None:
+            return
+        self._used -= _size(old.output)
+        if self._file is not None:
+            self._file.give(old.output)
+
+
+class _File:
+    """Tensors in a file mapped into memory; what is given back is used again.
+
+    Args:
+        path: of the file, made anew.
+        size: in bytes.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        if path.exists():
+            raise ValueError(
+                f"{path} is there already; an activation cache makes its file anew: delete it, or name another"
+            )
+        self._bytes = torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8)
+        self.clear()
+
+    def clear(self) -> None:
+        """All room is free."""
+        self._gaps = [(0, len(self._bytes))]  # start, end; rising, apart from one another
+
+    def take(self, like: Tensor) -> Tensor | None:
+        """Room for a tensor: the first that is large enough."""
+        size = _size(like)
+        for at, (start, end) in enumerate(self._gaps):
+            if start + size <= end:
+                rest = min(end, start + _aligned(size))
+                self._gaps[at : at + 1] = [(rest, end)] if rest < end else []
+                return self._bytes[start : start + size].view(like.dtype).view(like.shape)
+        return None
+
+    def give(self, room: Tensor) -> None:
+        """Room that is no longer needed; it grows together with the gaps beside it."""
+        start = room.data_ptr() - self._bytes.data_ptr()
+        insort(self._gaps, (start, min(len(self._bytes), start + _aligned(_size(room)))))
+        joined = self._gaps[:1]
+        for start, end in self._gaps[1:]:
+            if start == joined[-1][1]:
+                joined[-1] = (joined[-1][0], end)
+            else:
+                joined.append((start, end))
+        self._gaps = joined
 
 
 class _Batch:
@@ -173,13 +238,13 @@ class _Batch:
     def __init__(self, cache: ActivationCache, keys: list[int]) -> None:
         self.cache = cache
         self.keys = keys
-        self.marks: Tensor | None = None
+        self.marks: list[_Mark] = []
         self.found: Tensor | None = None
 
-    def enter(self, hidden: Tensor) -> None:
+    def enter(self, hidden: Tensor, beside: Iterable[tuple[object, Tensor]]) -> None:
         if len(hidden) != len(self.keys):
             raise ValueError(f"{len(self.keys)} keys for a batch of {len(hidden)} examples")
-        self.marks = _marks(hidden)
+        self.marks = [_Mark(*mark) for mark in zip(_signed(hidden), _hashed(beside, len(hidden)), strict=True)]
         self.found = self.cache._found(self.keys, self.marks, hidden)
 
     def leave(self, result: Any) -> None:
@@ -188,7 +253,6 @@ class _Batch:
                 f"the layers of the prefix return a {type(result).__name__}, more than hidden states (T5 hands on its "
                 "position bias): what layers above need of it would be lost; train without an activation cache"
             )
-        assert self.marks is not None
         self.cache._keep(self.keys, self.marks, result)
 
 
@@ -205,7 +269,8 @@ class _Step:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         batch = self.batch
         if self.first:
-            batch.enter(hidden_of(self.layer, args, kwargs))
+            hidden = hidden_of(self.layer, args, kwargs)
+            batch.enter(hidden, ((name, each) for name, each in _tensors((args, kwargs)) if each is not hidden))
         if batch.found is not None:
             return batch.found
         result = self.forward(*args, **kwargs)
@@ -215,12 +280,50 @@ class _Step:
 
 
 @torch.no_grad()
-def _marks(hidden: Tensor) -> Tensor:
-    """What tells inputs apart: a signed sum over the features of every position, shape (batch, positions), fp32."""
+def _signed(hidden: Tensor) -> Tensor:
+    """A signed sum over the features of every position, shape (batch, positions), fp32: it bears rounding."""
     generator = torch.Generator().manual_seed(0)  # its own: no other draw moves
     signs = torch.randint(0, 2, hidden.shape[-1:], generator=generator) * 2 - 1
     signed = hidden.float() * signs.to(hidden.device, torch.float32)
     return signed.sum(-1).flatten(1).cpu()
+
+
+def _tensors(value: object, name: tuple[object, ...] = ()) -> Iterator[tuple[object, Tensor]]:
+    """All tensors in nested tuples, lists and dictionaries, with where they are."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _tensors(each, (*name, key))
+    elif isinstance(value, tuple | list):
+        for at, each in enumerate(value):
+            yield from _tensors(each, (*name, at))
+
+
+@torch.no_grad()
+def _hashed(tensors: Iterable[tuple[object, Tensor]], examples: int) -> list[int]:
+    """For each example a hash of all that is its own, or everybody's: names, shapes and bits.
+
+    What has a first dimension of 1 is everybody's, as it is in a broadcast.
+    """
+    found: list[list[object]] = [[] for _ in range(examples)]
+    for name, tensor in tensors:
+        rows = tensor if tensor.dim() > 1 and len(tensor) in {1, examples} else tensor[None]
+        hashes = torch.stack([_hash(row) for row in rows]).tolist()
+        for number, own in enumerate(found):
+            own += [name, tensor.dtype, tuple(rows.shape[1:]), hashes[number % len(hashes)]]
+    return [hash(tuple(own)) for own in found]
+
+
+def _hash(tensor: Tensor) -> Tensor:
+    """The tensor's bytes, eight at a time, mixed with their place (as in splitmix64) and summed modulo 2^64."""
+    given = tensor.flatten().contiguous().view(torch.uint8)
+    whole = given.new_zeros(-(-len(given) // 8) * 8)
+    whole[: len(given)] = given
+    words = whole.view(torch.int64)
+    mixed = words + torch.arange(1, len(words) + 1, device=words.device) * 0x1E3779B97F4A7C15
+    mixed = (mixed ^ (mixed >> 30)) * 0x3F58476D1CE4E5B9
+    return ((mixed ^ (mixed >> 27)) * 0x14D049BB133111EB).sum()
 
 
 def _check_repeatable(layers: Iterable[nn.Module]) -> None:
@@ -249,9 +352,9 @@ def _numbers(keys: Tensor | Sequence[int]) -> list[int]:
     return found
 
 
-def _mapped(path: Path, size: int) -> Tensor:
-    if path.exists():
-        raise ValueError(
-            f"{path} is there already; an activation cache makes its file anew: delete it, or name another"
-        )
-    return torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8)
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES

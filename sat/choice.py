@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from sat.config import SATConfig
 from sat.distributed import whole
 from sat.parts import Part
-from sat.score import UnitScores, magnitudes
+from sat.score import UnitScores
 from sat.select import allocate, choose, generator, place, rise
 from sat.units import counts_allowed, round_half_up, units_kept
 
@@ -56,13 +57,17 @@ class Choice:
 
     def observe(self, gradient_scale: float = 1.0) -> None:
         """A Taylor observation of the active units, from this step's gradients, which are too large by a scale."""
+        found: list[tuple[Part, Tensor]] = []
         for part in self._parts:
             products = part.products()
-            products = whole(products) if products is not None else None
-            if products is None or products.device.type == "meta":
-                continue
+            if products is not None and products.device.type != "meta":
+                found.append((part, (whole(products).float() / gradient_scale).square()))
+        if not found:
+            return
+        values = iter(torch.cat([squares for _, squares in found]).tolist())  # waits for the device once
+        for part, _ in found:
             history = self.histories[part.name]
-            for unit, value in zip(part.active, (products.float() / gradient_scale).square().tolist(), strict=True):
+            for unit, value in zip(part.active, values, strict=False):
                 past = self._config.smoothing if history.observed[unit] else 0.0
                 history.score[unit] = past * history.score[unit] + (1.0 - past) * value
                 history.observed[unit] = True
@@ -70,7 +75,8 @@ class Choice:
     def update(self, probed: Mapping[str, UnitScores], step: int) -> None:
         """Bring the scores up to date. On device ``meta`` there are no numbers: scores stay as they are."""
         meta = next(self._model.parameters()).device.type == "meta"
-        found = magnitudes(self._model, self._parts) if self._config.score == "magnitude" and not meta else {}
+        by_magnitude = self._config.score == "magnitude" and not meta
+        found = {part.name: part.magnitudes() for part in self._parts} if by_magnitude else {}
         for part in self._parts:
             history = self.histories[part.name]
             if self._config.score == "random":
@@ -154,12 +160,20 @@ class Choice:
         return max(self._config.floor, part.floor, len(part.pinned))
 
     def _scores(self, part: Part, before: Sequence[int]) -> list[float]:
-        """Scores with the bonus of those that have waited; pinned units are above all."""
+        """Scores with the bonus of those that have waited; pinned units are above all.
+
+        Taylor knows nothing of a unit that has never worked: it counts as the mean of those that have been observed.
+        """
         history = self.histories[part.name]
+        known = history.score
+        if self._config.score == "taylor" and any(history.observed):
+            seen = [score for score, observed in zip(known, history.observed, strict=True) if observed]
+            mean = sum(seen) / len(seen)
+            known = [score if observed else mean for score, observed in zip(known, history.observed, strict=True)]
         bonus = 0.0 if self._config.score == "random" else self._config.staleness
         scores = [
             score if unit in before else score * (1.0 + bonus * waited)
-            for unit, (score, waited) in enumerate(zip(history.score, history.waiting, strict=True))
+            for unit, (score, waited) in enumerate(zip(known, history.waiting, strict=True))
         ]
         for unit in part.pinned:
             scores[unit] = math.inf

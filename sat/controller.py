@@ -268,22 +268,25 @@ class Controller:
         self._at_finish.append(remove)
 
     @contextmanager
-    def plain(self) -> Iterator[None]:
-        """The model with its plain names, shapes and configuration for a while; afterwards all is as before."""
+    def plain(self, *, states: bool = True, keep: bool = False) -> Iterator[None]:
+        """The model with its plain names, shapes and configuration for a while; afterwards all is as before.
+
+        ``states``: so is the optimizer's state, for a save of it. ``keep``: what is written to the weights stays.
+        """
         if self.is_plain:  # a save inside a save
             yield
             return
         settle(self.model)
         with ExitStack() as stack:
             for part in self.parts:
-                stack.enter_context(part.full())
+                stack.enter_context(part.full(states=states, keep=keep))
             self.is_plain = True
             stack.callback(setattr, self, "is_plain", False)
             yield
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
         """The method of a sparsified ``transformers`` model: saves the plain, full model."""
-        with self.plain():
+        with self.plain(states=False):
             return type(self.model).save_pretrained(self.model, *args, **kwargs)  # type: ignore[attr-defined]
 
     def _complete(self) -> None:
@@ -293,6 +296,13 @@ class Controller:
                 warnings.warn(
                     f"{late[0]}: layers that never trained enter the final model, and change what it computes (their "
                     "norm follows the residual sum); let the schedule reach a share of 1 before sat.densify_",
+                    stacklevel=4,
+                )
+            elif never := sum(map(len, self._choice.never_trained().values())):
+                warnings.warn(
+                    f"{never} of {sum(part.units for part in self.parts)} units have never trained, and are in the "
+                    f"final model as entry {self.config.entry!r} makes them; let the schedule reach a share of 1 "
+                    "before sat.densify_",
                     stacklevel=4,
                 )
             self._switch(1.0, {}, self.position, free=True)

@@ -64,7 +64,7 @@ def _copy(
         fitting = [source for source in before if part.fits(source, unit)]
         if not fitting:
             raise ValueError(f"entry {config.entry!r}: no trained layer of {part.name} fits layer {unit}")
-        copies.setdefault(_source(unit, fitting, config.entry), []).append(unit)
+        copies.setdefault(_source(unit, fitting, config.spreads), []).append(unit)
     for source, units in copies.items():
         if config.entry == "split":
             share = 1.0 / (1 + len(units))
@@ -89,8 +89,8 @@ def _scale_state(part: SkippedLayers, unit: int, share: float, optimizer: Optimi
             scale_state(optimizer, parameter, share)
 
 
-def _source(unit: int, trained: Sequence[int], entry: str) -> int:
+def _source(unit: int, trained: Sequence[int], spreads: bool) -> int:
     """The trained layer that layer ``unit`` starts as a copy of."""
-    if entry == "copy":  # stacking (G_stack, arXiv 2405.15319): the trained block repeats
+    if not spreads:  # stacking (G_stack, arXiv 2405.15319): the trained block repeats
         return trained[unit % len(trained)]
     return max((layer for layer in trained if layer < unit), default=trained[0])

@@ -78,6 +78,16 @@ _KNOWN: dict[type[Optimizer], Mapping[str, Follows]] = {
         **_STEP,
     },
 }
+_KNOWN_BY_NAME: dict[str, Mapping[str, Follows]] = {  # of libraries that are not loaded for it
+    "transformers.optimization.Adafactor": {  # what the Trainer's optim="adafactor" is
+        "exp_avg_sq_row": Reduced(-1, entry="mean"),
+        "exp_avg_sq_col": Reduced(-2, entry="mean"),
+        "exp_avg_sq": Elementwise(entry="mean", power=2),
+        "exp_avg": Elementwise(power=0),  # of updates, not of gradients
+        "RMS": PerTensor(),
+        **_STEP,
+    },
+}
 
 
 def register_optimizer(cls: type[Optimizer], describe: Mapping[str, Follows]) -> None:
@@ -121,11 +131,28 @@ def described(optimizer: Optimizer) -> Mapping[str, Follows]:
     for cls in kind.__mro__:
         if cls in _KNOWN:
             return _KNOWN[cls]
+        if _qualified(cls) in _KNOWN_BY_NAME:
+            return _KNOWN_BY_NAME[_qualified(cls)]
     raise ValueError(
-        f"optimizer {kind.__name__}: SAT knows {', '.join(known.__name__ for known in _KNOWN)}, and not how the "
+        f"optimizer {_shown(_qualified(kind))}: SAT knows {', '.join(map(_shown, _known_names()))}, and not how the "
         f"state of this one follows its parameters; say so before sparsify_: "
         f"sat.register_optimizer({kind.__name__}, {{'exp_avg': sat.Elementwise(), ...}}) (docs/sat-training.md)"
     )
+
+
+def _qualified(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _known_names() -> list[str]:
+    return [*map(_qualified, _KNOWN), *_KNOWN_BY_NAME]
+
+
+def _shown(qualified: str) -> str:
+    """A class's name, with its module where another optimizer is called the same."""
+    short = qualified.rpartition(".")[2]
+    alike = {name for name in (qualified, *_known_names()) if name.rpartition(".")[2] == short}
+    return qualified if len(alike) > 1 else short
 
 
 def scale_state(optimizer: Optimizer, parameter: Tensor, share: float) -> None:
@@ -137,7 +164,8 @@ def scale_state(optimizer: Optimizer, parameter: Tensor, share: float) -> None:
     follows = described(optimizer)
     for key, value in optimizer.state.get(parameter, {}).items():
         if key not in follows:
-            raise ValueError(f"{type(optimizer).__name__}: state {key!r} is not described; see sat.register_optimizer")
+            name = _shown(_qualified(type(optimizer)))
+            raise ValueError(f"{name}: state {key!r} is not described; see sat.register_optimizer")
         kind = follows[key]
         if isinstance(kind, Elementwise | Reduced) and isinstance(value, Tensor):
             value.mul_(share**kind.power)
@@ -165,8 +193,8 @@ def state_cuts(key: str, value: Any, parameter: Tensor, cuts: Sequence[Cut], opt
         shape = [sizes[:over] + sizes[over + 1 :], (*sizes[:over], 1, *sizes[over + 1 :])]
     if follows is None or tuple(value.shape) not in shape:
         raise ValueError(
-            f"{type(optimizer).__name__}: state {key!r} of {cuts[0].name} has shape {tuple(value.shape)}, the "
-            f"parameter {tuple(parameter.shape)}, and its description is {follows}; axis 'width' must know how it "
+            f"{_shown(_qualified(type(optimizer)))}: state {key!r} of {cuts[0].name} has shape {tuple(value.shape)}, "
+            f"the parameter {tuple(parameter.shape)}, and its description is {follows}; axis 'width' must know how it "
             "follows the parameter (sat.register_optimizer), or use axis 'depth'"
         )
     return found

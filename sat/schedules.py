@@ -14,9 +14,9 @@ import math
 
 Schedule = tuple[tuple[float, float], ...]
 
-STABLE_LEFT = 0.1
-"""Default share of the steps before the decay that remain after the last expansion. Ours: enough that the default
-depth schedule (one expansion at .8) comes out where the decay starts at .89; not the result of an ablation."""
+STABLE_LEFT = 1 / 6
+"""Default share of the steps before the decay that remain after the last expansion: as in the recorded comparisons,
+which expand at .5 and decay from .6 on (docs/frontier.md); expanding at .35 was as near to dense models."""
 
 
 def constant(share: float) -> Schedule:
@@ -42,7 +42,7 @@ def one_expansion(
         at: when, as a share of the steps; left out, it follows from ``decay_from`` and ``stable_left``.
         start_share: share of the units at first; 0 is the floor (one layer).
         decay_from: share of the steps at which the learning rate starts to decay.
-        stable_left: share of the steps before the decay that remain after the expansion; 0.1 where left out.
+        stable_left: share of the steps before the decay that remain after the expansion; 1/6 where left out.
 
     Raises:
         ValueError: the expansion falls into the decay, both or neither of ``at`` and ``decay_from`` place it, or a
@@ -68,7 +68,7 @@ def doubling(
             alone: it comes at ``first``, and ``last`` must say the same if it is given.
         last: when all units are in; left out, it follows from ``decay_from`` and ``stable_left``.
         decay_from: share of the steps at which the learning rate starts to decay.
-        stable_left: share of the steps before the decay that remain after the last expansion; 0.1 where left out.
+        stable_left: share of the steps before the decay that remain after the last expansion; 1/6 where left out.
 
     Raises:
         ValueError: an expansion falls into the decay, ``last`` is not after ``first``, or a value is out of range.
@@ -96,7 +96,7 @@ def doubling(
 def zero_one_layer(
     at: float | None = 0.8, *, decay_from: float | None = None, stable_left: float | None = None
 ) -> Schedule:
-    """One layer, then all of them, once: "zero/one-layer expansion" (arXiv 2511.04981), the default along the depth.
+    """One layer, then all of them, once: "zero/one-layer expansion" (arXiv 2511.04981).
 
     Their recipe expands once at about 80 % of the steps, in the stable phase of a WSD rate, and finds the place of the
     decay to matter: give ``at=None`` with ``decay_from`` to place the expansion relative to it. Theirs starts from zero

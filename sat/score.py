@@ -117,14 +117,6 @@ def is_compiled(model: nn.Module) -> bool:
     return any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules())
 
 
-def magnitudes(model: nn.Module, parts: Sequence[Part]) -> dict[str, Tensor]:
-    """Mean squared weight of every unit of the full model, by part name."""
-    with ExitStack() as stack:
-        for part in parts:
-            stack.enter_context(part.full())
-        return {part.name: part.magnitudes() for part in parts}
-
-
 def _products(layer: Sequence[nn.Parameter], gradients: Mapping[nn.Parameter, Tensor]) -> Tensor:
     pairs = [(weight, gradients[weight]) for weight in layer if weight in gradients]
     if not pairs:
@@ -133,7 +125,7 @@ def _products(layer: Sequence[nn.Parameter], gradients: Mapping[nn.Parameter, Te
 
 
 def _gradients(value: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
-    if not value.requires_grad:
+    if not getattr(value, "requires_grad", False):
         raise ValueError(
             "the probe loss has no gradient: loss(i) must run the sparsified model, outside torch.no_grad(), and "
             "return the loss as a scalar tensor"
@@ -166,7 +158,7 @@ def apart(model: nn.Module, parts: Sequence[Part], trainable: Callable[[nn.Param
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         stack.enter_context(torch.enable_grad())
         for part in parts:
-            stack.enter_context(part.full())
+            stack.enter_context(part.full(states=False))
         flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         for parameter, _ in flags:
             parameter.requires_grad_(trainable(parameter))

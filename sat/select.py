@@ -35,7 +35,7 @@ def choose(
         grow_only: units that are active stay (unless ``keep`` is below their number).
         swap_share: otherwise at most this share of ``keep`` is exchanged beyond growth or shrinking.
         hysteresis: an exchange needs a score above ``(1 + hysteresis)`` times that of the unit it displaces.
-        explore: share of the entering units drawn at random among those outside.
+        explore: chance of each entering unit to be a random draw among those outside instead.
         rng: used for ``explore`` only.
     """
     kept = sorted(active, key=lambda unit: (-scores[unit], unit))[:keep]
@@ -108,9 +108,9 @@ def allocate(
     return tuple(allowed[chosen] for allowed, chosen in zip(counts, at, strict=True)), threshold
 
 
-def _explore(entering: list[int], outside: list[int], share: float, rng: random.Random) -> list[int]:
-    """The lowest-ranked part of the entering units gives way to a random draw from the others outside."""
-    drawn = round_half_up(share * len(entering))
+def _explore(entering: list[int], outside: list[int], chance: float, rng: random.Random) -> list[int]:
+    """Each entering unit gives way, by ``chance``, to a random draw from those outside; the lowest-ranked first."""
+    drawn = sum(rng.random() < chance for _ in entering)
     if not drawn:
         return entering
     sure = entering[: len(entering) - drawn]

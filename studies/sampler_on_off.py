@@ -7,7 +7,8 @@ taken of logarithms, with a paired t interval: of wall-clock time, which is what
 CPU time, which neighbours disturb less.
 
 ``python studies/sampler_on_off.py`` takes under two minutes and writes the table into docs/metering.md;
-``--quick`` takes seconds and writes nothing. ``--same-core`` puts training and sampler on one core: what they
+``--quick`` takes seconds and writes nothing. ``--device cuda`` trains on the card, metered by NVML, and writes nothing.
+``--same-core`` puts training and sampler on one core: what they
 cost each other where no core is free. A busy machine widens the intervals, so the table says how busy it was.
 """
 
@@ -31,6 +32,9 @@ from scipy.stats import t as student
 from harness.meter.choose import choose
 from harness.meter.sampler import Sampler
 from harness.record.fingerprint import cpu_name
+from harness.run.train import synchronize
+from harness.run.watch import uuid_of
+from harness.run.worker import device_id
 
 PAIRS, QUICK_PAIRS = 28, 4
 BLOCK_S, QUICK_BLOCK_S = 0.9, 0.1
@@ -60,12 +64,15 @@ def ratio_of(pairs: list[tuple[float, float]]) -> Ratio:
     return Ratio(math.expm1(mean), math.expm1(mean - half), math.expm1(mean + half), len(logs))
 
 
-def training() -> Callable[[], None]:
-    """One step of a small model."""
+def training(device: torch.device) -> Callable[[], None]:
+    """One step of a small model; on a card a wider one, so that it works rather than waits for launches."""
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(128, 512), torch.nn.GELU(), torch.nn.Linear(512, 128))
+    width = 128 if device.type == "cpu" else 4096
+    with device:
+        up, down = torch.nn.Linear(width, 4 * width), torch.nn.Linear(4 * width, width)
+        batch = torch.randn(width // 2, width)
+    model = torch.nn.Sequential(up, torch.nn.GELU(), down)
     optimizer = torch.optim.AdamW(model.parameters())
-    batch = torch.randn(64, 128)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -89,10 +96,12 @@ Pairs = list[tuple[Spent, Spent]]
 class Blocks:
     """Runs blocks of a fixed number of steps with the sampler off or on."""
 
-    def __init__(self, sampler: Sampler, folder: Path, block_s: float) -> None:
+    def __init__(self, sampler: Sampler, folder: Path, block_s: float, device: torch.device) -> None:
         self._sampler = sampler
         self._folder = folder
-        self._step = training()
+        self._device = device
+        self._uuid = uuid_of(device_id(device))
+        self._step = training(device)
         self._count = 0
         self.shares: list[float] = []
         self._steps = 20
@@ -104,7 +113,7 @@ class Blocks:
         if not on:
             return self._time(self._steps)
         self._count += 1
-        self._sampler.start(os.getpid(), None, self._folder / str(self._count))
+        self._sampler.start(os.getpid(), self._uuid, self._folder / str(self._count))
         spent = self._time(self._steps)
         self.shares.append(self._sampler.stop().cpu_share)
         return spent
@@ -118,13 +127,14 @@ class Blocks:
         began, cpu_began = time.perf_counter(), time.process_time()
         for _ in range(steps):
             self._step()
+        synchronize(self._device)
         return Spent(time.perf_counter() - began, time.process_time() - cpu_began)
 
 
-def study(meter: str, pairs: int, block_s: float, same_core: bool) -> list[str]:
+def study(meter: str, pairs: int, block_s: float, same_core: bool, device: torch.device) -> list[str]:
     """The table's lines."""
     torch.set_num_threads(1)
-    choice = choose(meter, "cpu")
+    choice = choose(meter, "cuda" if device.type == "cuda" else "cpu")
     busy_before, began = _busy_s(), time.monotonic()
     own_before = time.process_time()
     on_off: Pairs = []
@@ -132,7 +142,7 @@ def study(meter: str, pairs: int, block_s: float, same_core: bool) -> list[str]:
     if same_core:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before the sampler starts: it inherits
     with tempfile.TemporaryDirectory() as folder, Sampler(choice.name, choice.options, HZ) as sampler:
-        blocks = Blocks(sampler, Path(folder), block_s)
+        blocks = Blocks(sampler, Path(folder), block_s, device)
         blocks.run(on=True)  # the first start of the process is no part of any block
         blocks.shares.clear()
         while len(on_off) < pairs:
@@ -168,18 +178,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes; writes nothing")
     parser.add_argument("--pairs", type=int, default=PAIRS, help=f"pairs of each kind, {PAIRS} by default")
-    parser.add_argument("--meter", default="modelled", help="NAME or NAME:ARGUMENT, as for run")
+    parser.add_argument("--meter", help="NAME or NAME:ARGUMENT, as for run; modelled, or nvml on a card")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--same-core", action="store_true", help="training and sampler on one core; writes nothing")
     arguments = parser.parse_args()
     quick = arguments.quick
     lines = study(
-        arguments.meter,
+        arguments.meter or ("nvml" if arguments.device == "cuda" else "modelled"),
         QUICK_PAIRS if quick else arguments.pairs,
         QUICK_BLOCK_S if quick else BLOCK_S,
         arguments.same_core,
+        torch.device(arguments.device),
     )
     print("\n".join(lines))
-    if not quick and not arguments.same_core and arguments.meter == parser.get_default("meter"):
+    plain = arguments.meter is None and arguments.device == "cpu" and not arguments.same_core
+    if plain and not quick:
         document_tables.write("metering.md", {"sampler_on_off": "\n".join(lines)})
 
 

@@ -38,11 +38,13 @@ WORKLOAD = LanguageWorkload()
 HALF = ((0.0, 0.5), (0.8, 1.0))
 QUARTER = ((0.0, 0.25), (0.5, 0.5), (0.8, 1.0))
 SCHEDULES: Mapping[str, Json] = {
-    "depth: one layer until .8, then all (default)": {},
+    "depth: one layer until .8, then all (the claim's)": {},
+    "depth: half until .5, then all (default)": {"schedule": ((0.0, 0.5), (0.5, 1.0))},
     "depth: one layer until .5, then all": {"schedule": ((0.0, 0.0), (0.5, 1.0))},
     "depth: half until .8, then all": {"schedule": HALF},
     "depth: quarter, half from .5, all from .8": {"schedule": QUARTER},
-    "width: .17, .33 from .6, .5 from .8, 1 from .9 (default)": {"axis": "width"},
+    "width: .17, .33 from .6, .5 from .8, 1 from .9 (the claim's)": {"axis": "width"},
+    "width: half until .5, then all (default)": {"axis": "width", "schedule": ((0.0, 0.5), (0.5, 1.0))},
     "width: half until .8, then all": {"axis": "width", "schedule": HALF},
     "width: quarter, half from .5, all from .8": {"axis": "width", "schedule": QUARTER},
     "width: constant .25, persistent": {"axis": "width", "regime": "persistent", "schedule": ((0.0, 0.25),)},
@@ -55,9 +57,14 @@ SCHEDULES: Mapping[str, Json] = {
     "depth: constant .30, rotating, by gate": {
         "regime": "rotating", "score": "gate_probe", "schedule": ((0.0, 0.30),),
     },
-    "freeze: .30 (default)": {"mode": "freeze"},
-    "backward_drop: .30 (default)": {"mode": "backward_drop"},
-    "prefix: .30 (default)": {"mode": "prefix"},
+    "freeze: .30 (the claim's)": {"mode": "freeze"},
+    "freeze: .50 (default)": {"mode": "freeze", "schedule": ((0.0, 0.5),)},
+    "backward_drop: .30 (the claim's)": {"mode": "backward_drop"},
+    "backward_drop: .50 (default)": {"mode": "backward_drop", "schedule": ((0.0, 0.5),)},
+    "prefix: .30 (the claim's)": {"mode": "prefix"},
+    "prefix: all, .67 from .5, .34 from .75 (default)": {
+        "mode": "prefix", "schedule": ((0.0, 1.0), (0.5, 0.67), (0.75, 0.34)),
+    },
 }  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Memory of parameters, gradients and optimizer state at an active share, counted from tensors that need none.
 
 A model on device ``meta`` is put at each share, its units out go to the bank on the host, and AdamW makes one step, so
-that gradients and both moments are there; ``Controller.memory`` counts their bytes. Activations and what is held for
-the moment of a switch are not in it.
+that gradients and both moments are there; ``Controller.memory`` counts their bytes, and those on the device while a
+gate probe runs, where the score needs one: the weights of the bank come to the device beside all else. Activations and
+what is held for the moment of a switch are not in it.
 
 ``python studies/sat_memory.py`` takes a minute and writes the table into docs/sat-cost.md; ``--quick`` prints that of
 the smallest rung.
@@ -28,14 +29,17 @@ SHARES = (0.25, 0.30, 0.38, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Row:
-    """One share. ``memory`` is bytes on the device as a share of those of the dense training."""
+    """One share. ``memory`` is bytes on the device as a share of those of the dense training, ``probe`` likewise
+    while a gate probe runs."""
 
     size: str
     axis: str
     active_units: float
     active_parameters: float
     memory: float
+    probe: float
     device_bytes: int
+    probe_bytes: int
     host_bytes: int
 
 
@@ -52,7 +56,8 @@ def row(size: str, axis: str, share: float) -> Row:
     optimizer.step()
     found = controller.memory()
     return Row(
-        size, axis, switch.active_units, switch.active_parameters, found.on_device / dense, found.on_device, found.bank
+        size, axis, switch.active_units, switch.active_parameters, found.on_device / dense, found.in_probe / dense,
+        found.on_device, found.in_probe, found.bank,
     )  # fmt: skip
 
 
@@ -61,13 +66,14 @@ def study(sizes: Sequence[str]) -> str:
     rows = [row(size, axis, share) for size in sizes for axis in AXES for share in SHARES]
     lines = [
         "| size | axis | units at work | parameters at work | memory, of dense | by units at work | "
-        "by parameters at work | on the device | bank on the host |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "by parameters at work | on the device | during a gate probe | of dense | bank on the host |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {each.size} | {each.axis} | {each.active_units:.1%} | {each.active_parameters:.1%} | {each.memory:.1%} | "
         f"{each.memory / each.active_units:.2f} | {each.memory / each.active_parameters:.3f} | "
-        f"{each.device_bytes / 1e9:,.2f} GB | {each.host_bytes / 1e9:,.2f} GB |"
+        f"{each.device_bytes / 1e9:,.2f} GB | {each.probe_bytes / 1e9:,.2f} GB | {each.probe:.1%} | "
+        f"{each.host_bytes / 1e9:,.2f} GB |"
         for each in rows
     ]
     return "\n".join(lines)

@@ -212,7 +212,7 @@ class Overhead:
 
 
 def overhead(size: str, share: float, rounds: int) -> Overhead:
-    """Probes of four micro-batches and exchanges of units, along the width."""
+    """Probes of one micro-batch and exchanges of units, along the width."""
     shape = shape_of(size)
     settings = {
         "axis": "width", "regime": "rotating", "ramp_steps": 0, "interval": INTERVAL, "schedule": ((0.0, share),),
@@ -329,7 +329,8 @@ def profile_table(size: str, share: float, rounds: int) -> str:
 def overhead_table(sizes: Sequence[str], share: float, rounds: int) -> str:
     """Probes and switches at an interval of 500 steps."""
     lines = [
-        f"Width, rotating at {share}, four micro-batches a probe, {INTERVAL} steps apart; {rounds} turns, medians.",
+        f"Width, rotating at {share}, one micro-batch a probe (the default), {INTERVAL} steps apart; {rounds} turns, "
+        "medians.",
         "",
         "| size | of a dense run: probe | switch | of SAT's own run: probe | switch | units exchanged |",
         "|---|---|---|---|---|---|",
@@ -352,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quick = options.quick
     tables = {
         "steps": lambda: step_tables({"0.4M": SHARES} if quick else {"10M": SHARES, "30M": (0.25,)}, 3 if quick else 7),
-        "profile": lambda: profile_table("0.4M" if quick else "10M", 0.25, 2 if quick else 9),
+        "profile": lambda: profile_table("0.4M" if quick else "10M", 0.38, 2 if quick else 9),
         "overhead": lambda: overhead_table(("0.4M",) if quick else ("10M",), 0.33, 3 if quick else 7),
     }
     made = {f"sat_step: {name}": make() for name, make in tables.items() if options.only in {None, name}}

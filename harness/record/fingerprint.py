@@ -16,15 +16,15 @@ PACKAGES = ("sat-harness", "torch", "transformers", "tokenizers", "numpy", "nvid
 
 
 def code_revision(root: Path | None = None) -> str:
-    """Git revision of the checkout that holds this package; ``+dirty-<hash>`` if tracked code differs.
+    """The last commit that changed code, in the checkout that holds this package; ``+dirty-<hash>`` if code differs.
 
-    Only code counts: changes under results, reports, docs and suites leave the revision clean.
+    Only code counts: commits and changes of results, reports, docs and suites alone leave the revision as it is.
     "unknown" outside a checkout.
     """
     root = root or Path(__file__).resolve().parents[2]
     code = ["--", "harness", "sat"]
-    revision = _git(root, "rev-parse", "--short=12", "HEAD")
-    if revision is None:
+    revision = _git(root, "log", "-1", "--format=%h", "--abbrev=12", *code)
+    if not revision:
         return "unknown"
     changed = (_git(root, "diff", "HEAD", *code) or "") + (_git(root, "status", "--porcelain", *code) or "")
     if changed.strip():

@@ -27,24 +27,25 @@ class Cooldown:
         self._say = say
         self._first: dict[str, float | None] = {}
 
-    def wait(self, block_id: str) -> None:
-        """Before a run: remember the block's first temperature, later wait for it; gives up after LIMIT_S."""
+    def wait(self, block_id: str, limit_s: float = LIMIT_S) -> bool:
+        """Before a run: remember the block's first temperature, later wait for it; ``False`` if that took too long."""
         if self._degrees_c is None:
-            return
+            return True
         now_c = self._temperature()
         if block_id not in self._first:
             self._first[block_id] = now_c
             if now_c is None:
                 self._say(f"{block_id}: cooldown_c has no effect here, the meter reads no temperature")
-            return
+            return True
         first_c = self._first[block_id]
-        deadline = time.monotonic() + LIMIT_S
+        deadline = time.monotonic() + limit_s
         while first_c is not None and now_c is not None and now_c > first_c + self._degrees_c:
             if time.monotonic() > deadline:
-                self._say(f"{block_id}: still at {now_c:g} C after {LIMIT_S:g} s, it began at {first_c:g} C: going on")
-                return
+                self._say(f"{block_id}: still at {now_c:g} C after {limit_s:.0f} s, it began at {first_c:g} C")
+                return False
             time.sleep(POLL_S)
             now_c = self._temperature()
+        return True
 
 
 def temperature_c(sampler: Sampler, uuid: str | None, scratch: Path) -> float | None:

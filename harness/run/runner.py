@@ -7,6 +7,7 @@ command goes on from there.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from harness.record.ledger import Ledger, SetInfo, latest, unused
 from harness.record.record import IdleBaseline, Record, SamplesFile, Status
 from harness.record.seal import break_seal
 from harness.run import place
+from harness.run.cooldown import LIMIT_S as COOLDOWN_LIMIT_S
 from harness.run.cooldown import Cooldown, temperature_c
 from harness.run.events import Progress
 from harness.run.launch.local import LocalLauncher
@@ -217,14 +219,12 @@ class Runner:
                 self._calibrate(sampler)
             for number, (block, position, planned) in enumerate(left, start=1):
                 expected_s = planned.prediction.seconds or 0.0
-                if self.budget_s is not None and time.monotonic() - began + expected_s * pace.factor > self.budget_s:
+                run_began = time.monotonic()
+                if not self._may_begin(block, began - expected_s * pace.factor, cooldown):
                     outcome.out_of_budget = True
                     break
-                run_began = time.monotonic()
                 if block.block_id not in idle:
                     idle[block.block_id] = self._idle(block, sampler)
-                if block.protocol is not RunProtocol.COUNT:
-                    cooldown.wait(block.block_id)
                 self.display.start(planned, number, len(left))
                 record = self._one(block, position, planned, sampler, idle[block.block_id])
                 self.ledger.append(record)
@@ -244,6 +244,18 @@ class Runner:
         finally:
             sampler.close()
         return outcome
+
+    def _may_begin(self, block: Block, spent_from: float, cooldown: Cooldown) -> bool:
+        """Whether the budget has room for a run; waits until the device is cool for it.
+
+        ``spent_from`` is on the monotonic clock: when the walk began, less the time that the run is expected to take.
+        """
+        spare_s = math.inf if self.budget_s is None else self.budget_s - (time.monotonic() - spent_from)
+        if spare_s < 0:
+            return False
+        if block.protocol is RunProtocol.COUNT:
+            return True
+        return cooldown.wait(block.block_id, min(COOLDOWN_LIMIT_S, spare_s)) or spare_s >= COOLDOWN_LIMIT_S
 
     def _is_done(self, planned: PlannedRun, known: dict[str, Record]) -> bool:
         record = known.get(planned.spec.run_id)

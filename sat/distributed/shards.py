@@ -126,8 +126,8 @@ class ShardedSite(CompactSite):
             super().switch(active, fresh)
 
     @contextmanager
-    def full(self) -> Iterator[None]:
-        """See :meth:`Part.full`: there and back by two switches."""
+    def full(self, *, states: bool = True, keep: bool = False) -> Iterator[None]:
+        """See :meth:`Part.full`: there and back by two switches, with all state and all that is written."""
         active = self.active
         if len(active) == self.units:
             yield
@@ -146,7 +146,8 @@ class ShardedSite(CompactSite):
     @torch.no_grad()
     def magnitudes(self) -> Tensor:
         """See :meth:`Part.magnitudes`."""
-        sums = [sum_per_unit(whole(parameter.detach().square()), cuts) for parameter, cuts in self._parameters()]
+        with self.full():
+            sums = [sum_per_unit(whole(parameter.detach().square()), cuts) for parameter, cuts in self._parameters()]
         return torch.stack(sums).sum(0) / self._unit_parameters
 
     @torch.no_grad()

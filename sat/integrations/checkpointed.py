@@ -74,7 +74,7 @@ class Checkpointed:
     def _fill(self) -> None:
         """What is loaded is plain and full: so must be what it is loaded into."""
         if self.controller.is_plain:
-            raise ValueError("inside sat.plain nothing can be loaded: it would be lost on leaving")
+            raise ValueError("inside sat.plain nothing can be loaded; load outside it")
         self._resting = [part.active for part in self.controller.parts]
         for part in self.controller.parts:
             part.switch(tuple(range(part.units)))

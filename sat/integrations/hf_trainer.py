@@ -16,7 +16,9 @@ from sat.config import SATConfig
 from sat.controller import Controller
 from sat.integrations.as_json import pack, unpack
 from sat.integrations.checkpointed import Checkpointed
+from sat.integrations.following import COMPILE, watched
 from sat.integrations.probes import ProbeBatches
+from sat.optimizers import StepWatch
 
 if TYPE_CHECKING:
     from sat.families import Described
@@ -31,9 +33,10 @@ class SATCallback(TrainerCallback, ExportableState):
 
     The model is sparsified when training begins, with the optimizer that the Trainer made. Decisions are made at
     the beginning of the step they are due at, so that what is evaluated, logged and saved after a step is the model
-    that took it. Checkpoints hold the plain model and optimizer; SAT's progress lies in their ``trainer_state.json``,
-    and ``resume_from_checkpoint`` goes on bit for bit. ``load_best_model_at_end`` brings back the active units of
-    the best checkpoint with its weights. The logs gain ``sat_active_units`` and ``sat_active_parameters``.
+    that took it. Steps that a gradient scaler leaves out (fp16) don't count. Checkpoints hold the plain model and
+    optimizer; SAT's progress lies in their ``trainer_state.json``, and ``resume_from_checkpoint`` goes on bit for bit.
+    ``load_best_model_at_end`` brings back the active units of the best checkpoint with its weights. The logs gain
+    ``sat_active_units`` and ``sat_active_parameters``.
 
     Args:
         config: what to do.
@@ -66,6 +69,7 @@ class SATCallback(TrainerCallback, ExportableState):
         self._structure = structure
         self._densify = densify
         self._checkpointed: Checkpointed | None = None
+        self._watch: StepWatch | None = None
 
     def state(self) -> dict[str, Any]:
         """What the Trainer keeps in ``trainer_state.json``."""
@@ -98,6 +102,7 @@ class SATCallback(TrainerCallback, ExportableState):
             start=False,
         )
         self._checkpointed = Checkpointed(self.controller)
+        self._watch = watched(self.controller)
         if progress is not None:
             self._checkpointed.load_state_dict(progress)
 
@@ -107,11 +112,13 @@ class SATCallback(TrainerCallback, ExportableState):
         """Probe and switch, if a decision is due before this step."""
         # an evaluation leaves the model as it evaluates, and the Trainer turns it back only after this event
         kwargs["model"].train()
-        self._running.begin_step(state.global_step)
+        self._running.begin_step(self._running.position)  # the Trainer counts steps that were left out too
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """The step counts as done."""
-        self._running.end_step(state.global_step - 1)
+        """The step counts as done, unless a gradient scaler left it out."""
+        assert self._watch is not None, "the Trainer calls on_train_begin first"
+        if self._watch.taken():
+            self._running.end_step(self._running.position)
 
     def on_log(
         self,
@@ -188,7 +195,7 @@ class SATCallback(TrainerCallback, ExportableState):
 def _refuse(args: TrainingArguments) -> None:
     """What no sparsified model can be trained with."""
     refused = {
-        "torch_compile": (args.torch_compile, "compile the layers in place before: layer.compile() for each of them"),
+        "torch_compile": (args.torch_compile, f"it compiles the model as a whole; {COMPILE}"),
         "deepspeed": (args.deepspeed, "use one process, or torchrun with DistributedDataParallel"),
         "fsdp": (
             args.fsdp,

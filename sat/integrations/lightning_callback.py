@@ -16,7 +16,9 @@ from sat.attach import densify_, sparsify_
 from sat.config import SATConfig
 from sat.controller import Controller
 from sat.integrations.checkpointed import Checkpointed
+from sat.integrations.following import COMPILE, watched
 from sat.integrations.probes import ProbeBatches
+from sat.optimizers import StepWatch
 
 if TYPE_CHECKING:
     from sat.families import Described
@@ -28,7 +30,8 @@ class SATLightningCallback(Callback):
     """Trains a LightningModule, or a model inside it, with SAT.
 
     The model is sparsified when training starts, with the one optimizer that ``configure_optimizers`` made of all of
-    it. Decisions are made before the batch that begins their step. Checkpoints hold the plain model and optimizer,
+    it. Decisions are made before the batch that begins their step. Steps that a gradient scaler leaves out (16-mixed)
+    don't count. Checkpoints hold the plain model and optimizer,
     and SAT's progress as this callback's state; ``fit(ckpt_path=...)`` goes on bit for bit where the data does.
 
     Args:
@@ -64,6 +67,7 @@ class SATLightningCallback(Callback):
         self._structure = structure
         self._densify = densify
         self._checkpointed: Checkpointed | None = None
+        self._watch: StepWatch | None = None
         self._progress: dict[str, Any] | None = None  # loaded before there is a controller
 
     def state_dict(self) -> dict[str, Any]:
@@ -93,21 +97,23 @@ class SATLightningCallback(Callback):
             start=False,
         )
         self._checkpointed = Checkpointed(self.controller)
+        self._watch = watched(self.controller)
         if self._progress:
             self._checkpointed.load_state_dict(self._progress)
         self._progress = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Probe and switch, if a decision is due before the step that this batch belongs to."""
-        self._running.begin_step(trainer.global_step)
+        self._running.begin_step(self._running.position)  # Lightning counts steps that were left out too
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Where the batch ended a step, the step counts as done and the active shares are logged."""
+        assert self._watch is not None, "Lightning calls on_train_start first"
+        if not self._watch.taken():
+            return  # gradients accumulate, or a gradient scaler left the step out
         controller = self._running
-        if trainer.global_step == controller.position:
-            return  # gradients accumulate
         controller.end_step(controller.position)
         report = controller.report()
         shares = {"sat_active_units": report.active_units, "sat_active_parameters": report.active_parameters}
@@ -164,4 +170,4 @@ def _refuse(trainer: Trainer, module: LightningModule) -> None:
     if trainer.world_size > 1 and strategy != "DDPStrategy":
         raise ValueError(f"SAT can't follow {strategy}; use one device, or strategy='ddp'")
     if getattr(module, "_compiler_ctx", None) is not None:
-        raise ValueError("SAT can't follow a LightningModule compiled as a whole; compile its layers: layer.compile()")
+        raise ValueError(f"SAT can't follow a LightningModule compiled as a whole; {COMPILE}")

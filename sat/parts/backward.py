@@ -41,7 +41,7 @@ class BypassedLayers(FrozenLayers):
         self._detach()
 
     @contextmanager
-    def full(self) -> Iterator[None]:
+    def full(self, *, states: bool = True, keep: bool = False) -> Iterator[None]:
         """See :meth:`Part.full`: all branches have their gradients."""
         for branch in self._branches:
             branch.detached = False

@@ -25,3 +25,8 @@ class Bank:
     def back(self, tensor: Tensor, device: torch.device) -> Tensor:
         """The tensor on ``device``; itself if it is there."""
         return tensor.to(device)
+
+    def keep(self, home: Tensor, used: Tensor) -> None:
+        """Write to ``home``, a tensor of the bank, what ``used``, which came back from there, has become."""
+        if used.data_ptr() != home.data_ptr():
+            home.copy_(used)

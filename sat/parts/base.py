@@ -5,12 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sat.parts.slices import Slice
 from sat.structure import Cut
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """Weights that were multiplied by ``factor``: a whole parameter, or what ``units`` have along all of ``cuts``."""
+
+    parameter: Tensor
+    factor: float
+    cuts: tuple[Cut, ...] = ()
+    units: tuple[int, ...] = ()
 
 
 class Part(ABC):
@@ -23,14 +34,23 @@ class Part(ABC):
     floor: int = 1  # fewest active units
     pinned: tuple[int, ...] = ()  # units that are always active
     enters_at_zero: bool = True  # whether zero output projections make a new unit change nothing
+    scaled: list[Scaled]  # all that was multiplied so far, in order; whoever keeps averages must follow
 
     @abstractmethod
     def switch(self, active: tuple[int, ...], fresh: Sequence[int] = ()) -> None:
         """Make ``active`` (rising) the active set. Units in ``fresh`` enter with a zero output projection."""
 
     @abstractmethod
-    def full(self) -> AbstractContextManager[None]:
-        """The plain, full part (weights, optimizer state) for a while; afterwards all is as before."""
+    def full(self, *, states: bool = True, keep: bool = False) -> AbstractContextManager[None]:
+        """The plain, full part for a while; afterwards all is as before.
+
+        Only weights come to the device. Optimizer state of units that are out stays in the bank, since nothing
+        computes with it.
+
+        Args:
+            states: let the optimizer show its full state too; a probe needs none.
+            keep: what is written to the weights meanwhile stays.
+        """
 
     @abstractmethod
     def gated(self, gates: Tensor) -> list[RemovableHandle]:
@@ -38,7 +58,7 @@ class Part(ABC):
 
     @abstractmethod
     def magnitudes(self) -> Tensor:
-        """Mean squared weight of every unit, shape (units,). Call inside :meth:`full`."""
+        """Mean squared weight of every unit, shape (units,). What is out comes to the device tensor by tensor."""
 
     @abstractmethod
     def products(self) -> Tensor | None:
@@ -55,6 +75,10 @@ class Part(ABC):
 
     def banked(self) -> Iterable[Tensor]:
         """The tensors kept of units that are out (weights, buffers, optimizer state)."""
+        return ()
+
+    def lent(self) -> Iterable[Tensor]:
+        """Those of the bank's tensors that :meth:`full` brings to the device."""
         return ()
 
     def cut_parameters(self) -> Iterable[tuple[nn.Parameter, tuple[Cut, ...]]]:

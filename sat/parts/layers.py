@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from sat.parts.bank import Bank
-from sat.parts.base import Part
+from sat.parts.base import Part, Scaled
 from sat.parts.slices import Slice
 from sat.structure import Stack, layer_flops
 
@@ -30,6 +30,7 @@ class _Layers(Part):
         self._numbers = [_layer_numbers(layer) for layer in self._all]
         self.unit_flops = layer_flops(self._all) / self.units
         self.floor = stack.floor
+        self.scaled: list[Scaled] = []
 
     @property
     def gated_modules(self) -> list[nn.Module]:
@@ -58,7 +59,7 @@ class _Layers(Part):
     def magnitudes(self) -> Tensor:
         """See :meth:`Part.magnitudes`."""
         means = [
-            torch.stack([p.float().square().sum() for p in layer.parameters()]).sum()
+            torch.stack([self._near(p.detach()).float().square().sum() for p in layer.parameters()]).sum()
             / sum(p.numel() for p in layer.parameters())
             for layer in self._all
         ]
@@ -82,6 +83,7 @@ class _Layers(Part):
             for module in self.stack.outputs[unit]:
                 for parameter in module.parameters(recurse=False):
                     parameter.mul_(factor)
+                    self.scaled.append(Scaled(parameter, factor))
 
     def fits(self, source: int, target: int) -> bool:
         """See :meth:`Part.fits`: the source has all that the target has, in the same shapes."""
@@ -122,6 +124,10 @@ class _Layers(Part):
         """Parameters of every layer, active or not."""
         return [list(layer.parameters()) for layer in self._all]
 
+    def _near(self, tensor: Tensor) -> Tensor:
+        """A layer's tensor on the device that trains."""
+        return tensor
+
 
 class SkippedLayers(_Layers):
     """Mode ``skip``: the owner holds the active layers only, renumbered from 0, so that caches stay consistent.
@@ -161,23 +167,37 @@ class SkippedLayers(_Layers):
                     for parameter in module.parameters(recurse=False):
                         parameter.zero_()
         self.active = active
-        self._install(active)
+        self._keep(set(range(self.units)) - set(active))
+        self._arrange(active)
 
     @contextmanager
-    def full(self) -> Iterator[None]:
-        """See :meth:`Part.full`."""
-        self._install(tuple(range(self.units)))
+    def full(self, *, states: bool = True, keep: bool = False) -> Iterator[None]:
+        """See :meth:`Part.full`: the bank's tensors stay where they are and are found there again."""
+        homes = [(tensor, tensor.data) for tensor in self.lent()]
         try:
+            for tensor, home in homes:
+                tensor.data = self._near(home)
+            self._arrange(tuple(range(self.units)))
             yield
         finally:
-            self._install(self.active)
+            for tensor, home in homes:
+                if keep:
+                    self.bank.keep(home, tensor.data)
+                tensor.grad = None
+                tensor.data = home
+            self._arrange(self.active)
 
     def banked(self) -> Iterator[Tensor]:
         """See :meth:`Part.banked`."""
+        yield from self.lent()
         for unit in self._out:
-            yield from _tensors(self._all[unit]).values()
             for _, _, value in self._states(unit):
                 yield value
+
+    def lent(self) -> Iterator[Tensor]:
+        """See :meth:`Part.lent`: parameters and buffers of the layers that are out."""
+        for unit in self._out:
+            yield from _tensors(self._all[unit]).values()
 
     def whole_parameters(self, unit: int) -> Iterator[nn.Parameter]:
         """See :meth:`Part.whole_parameters`."""
@@ -193,10 +213,13 @@ class SkippedLayers(_Layers):
                 held[key] = self.bank.away(value)
         for unit in self._out - out:
             for tensor in _tensors(self._all[unit]).values():
-                tensor.data = self.bank.back(tensor.data, self._device)
+                tensor.data = self._near(tensor.data)
             for held, key, value in self._states(unit):
-                held[key] = self.bank.back(value, self._device)
+                held[key] = self._near(value)
         self._out = out
+
+    def _near(self, tensor: Tensor) -> Tensor:
+        return self.bank.back(tensor, self._device)
 
     def _states(self, unit: int) -> list[tuple[dict[str, Any], str, Tensor]]:
         """Optimizer state of a unit: where it is held, and what; counters stay where their optimizer wants them."""
@@ -207,8 +230,8 @@ class SkippedLayers(_Layers):
             (state, key, v) for state in held for key, v in state.items() if isinstance(v, Tensor) and v.numel() > 1
         ]
 
-    def _install(self, active: tuple[int, ...]) -> None:
-        self._keep(set(range(self.units)) - set(active))
+    def _arrange(self, active: tuple[int, ...]) -> None:
+        """Let the owner hold the layers ``active``, numbered from 0."""
         whole = len(active) == self.units
         layers = self._whole if whole else self._list([self._all[unit] for unit in active])
         self._follow_mode(layers, active)
@@ -252,7 +275,7 @@ class FrozenLayers(_Layers):
                     parameter.grad = None
 
     @contextmanager
-    def full(self) -> Iterator[None]:
+    def full(self, *, states: bool = True, keep: bool = False) -> Iterator[None]:
         """See :meth:`Part.full`: the forward pass is whole at all times."""
         yield
 

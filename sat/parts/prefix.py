@@ -70,7 +70,7 @@ class FrozenPrefix(FrozenLayers):
         self._cut()
 
     @contextmanager
-    def full(self) -> Iterator[None]:
+    def full(self, *, states: bool = True, keep: bool = False) -> Iterator[None]:
         """See :meth:`Part.full`: gradients may reach the lowest layer (a probe asks for them)."""
         for entrance in self._entrances:
             entrance.cut = False

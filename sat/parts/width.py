@@ -8,7 +8,7 @@ their addresses. While the whole site is active there is no bank: the parameter 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sat.optimizers import Elementwise, Reduced, described, scale_state, state_cuts
 from sat.parts.bank import Bank
-from sat.parts.base import Part
+from sat.parts.base import Part, Scaled
 from sat.parts.blocks import clear_, fill_empty_, gather, scale_, scatter_, sum_per_unit
 from sat.parts.slices import Slice, cut_slice
 from sat.structure import Cut, Gate, Site
@@ -50,6 +50,7 @@ class CompactSite(Part):
         self._weights: list[Tensor] = []  # the bank; empty while the site is whole
         self._states: list[dict[str, Tensor]] = []
         self._unit_parameters = site.unit_parameters
+        self.scaled: list[Scaled] = []
 
     @torch.no_grad()
     def switch(self, active: tuple[int, ...], fresh: Sequence[int] = ()) -> None:
@@ -85,36 +86,51 @@ class CompactSite(Part):
             self._weights, self._states = [], []
 
     @contextmanager
-    def full(self) -> Iterator[None]:
+    def full(self, *, states: bool = True, keep: bool = False) -> Iterator[None]:
         """See :meth:`Part.full`: pointers are exchanged, the compact tensors stay untouched."""
         if not self._weights:
             yield
             return
-        self._store()
-        compact = []
-        for (tensor, _), weight, states in zip(self._tensors, self._weights, self._states, strict=True):
-            held = self._optimizer_state(tensor) if states else {}
-            compact.append((tensor.data, tensor.grad, {key: held[key] for key in states}))
-            tensor.grad = None
-            tensor.data = self._present(weight, tensor)
-            held.update({key: self._present(bank, tensor) for key, bank in states.items()})
-        self._follow(self.units)
-        try:
-            yield
-        finally:
-            for (tensor, _), (data, grad, states) in zip(self._tensors, compact, strict=True):
+        self._store(states)
+        compact = [tensor.data for tensor, _ in self._tensors]
+        with ExitStack() as afterwards:
+            afterwards.callback(self._put_back, compact, [tensor.grad for tensor, _ in self._tensors])
+            for (tensor, _), weight in zip(self._tensors, self._weights, strict=True):
                 tensor.grad = None
-                tensor.data = data
-                tensor.grad = grad
-                if states:
-                    self._optimizer_state(tensor).update(states)
-            self._follow(len(self.active))
+                tensor.data = self._present(weight, tensor)
+            self._follow(self.units)
+            for (tensor, _), bank in zip(self._tensors, self._states, strict=True):
+                if states and bank:
+                    held = self._optimizer_state(tensor)
+                    afterwards.callback(held.update, {key: held[key] for key in bank})
+                    held.update(bank)
+            if keep:
+                afterwards.callback(self._keep, compact)
+            yield
+
+    def _put_back(self, compact: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+        for (tensor, _), data, gradient in zip(self._tensors, compact, gradients, strict=True):
+            tensor.grad = None  # of another shape, perhaps
+            tensor.data = data
+            tensor.grad = gradient
+        self._follow(len(self.active))
+
+    @torch.no_grad()
+    def _keep(self, compact: Sequence[Tensor]) -> None:
+        """What the full tensors have become goes to the bank and to the compact ones."""
+        for (tensor, cuts), weight, data in zip(self._tensors, self._weights, compact, strict=True):
+            self.bank.keep(weight, tensor.data)
+            data.copy_(self._gather(tensor.data, cuts))
 
     def banked(self) -> Iterator[Tensor]:
         """See :meth:`Part.banked`: the full tensors of all units."""
         yield from self._weights
         for states in self._states:
             yield from states.values()
+
+    def lent(self) -> Iterator[Tensor]:
+        """See :meth:`Part.lent`: the full weights, beside which the compact ones stay."""
+        yield from self._weights
 
     def cut_parameters(self) -> Iterator[tuple[nn.Parameter, tuple[Cut, ...]]]:
         """See :meth:`Part.cut_parameters`."""
@@ -142,7 +158,14 @@ class CompactSite(Part):
     @torch.no_grad()
     def magnitudes(self) -> Tensor:
         """See :meth:`Part.magnitudes`."""
-        sums = [sum_per_unit(parameter.square(), cuts) for parameter, cuts in self._parameters()]
+        if self._weights:
+            self._store(states=False)
+        weights = self._weights or [tensor.data for tensor, _ in self._tensors]
+        sums = [
+            sum_per_unit(self._present(full, tensor).square(), cuts)
+            for (tensor, cuts), full in zip(self._tensors, weights, strict=True)
+            if isinstance(tensor, nn.Parameter)
+        ]
         return torch.stack(sums).sum(0) / self._unit_parameters
 
     @torch.no_grad()
@@ -189,10 +212,13 @@ class CompactSite(Part):
             for cut in outputs:
                 squares = sum_per_unit(full.square(), [cut])
                 ours, theirs = squares[known].mean(), squares[new].mean()
-                if theirs > 0:
-                    scale_(full, cut, new, float((ours / theirs).sqrt()) * share)
+                if not full.is_meta and theirs > 0:
+                    factor = float((ours / theirs).sqrt()) * share
+                    scale_(full, cut, new, factor)
+                    self.scaled.append(Scaled(cut.tensor, factor, (cut,), tuple(fresh)))
             if outputs:
                 tensor.mul_(share)
+                self.scaled.append(Scaled(outputs[0].tensor, share, tuple(cuts), self.active))
             elif self._optimizer is not None:
                 scale_state(self._optimizer, tensor, share)
 
@@ -202,6 +228,7 @@ class CompactSite(Part):
         assert len(self.active) == self.units, "the site must be whole"
         for cut, full in self._outputs([tensor.data for tensor, _ in self._tensors]):
             scale_(full, cut, self._index(units, full), factor)
+            self.scaled.append(Scaled(cut.tensor, factor, (cut,), tuple(units)))
 
     def _outputs(self, weights: Sequence[Tensor]) -> Iterator[tuple[Cut, Tensor]]:
         for (_, cuts), full in zip(self._tensors, weights, strict=True):
@@ -210,8 +237,9 @@ class CompactSite(Part):
     def _parameters(self) -> Iterator[tuple[nn.Parameter, tuple[Cut, ...]]]:
         return ((tensor, cuts) for tensor, cuts in self._tensors if isinstance(tensor, nn.Parameter))
 
-    def _store(self) -> None:
-        """Bring the bank up to date with the compact tensors; opens it if the site is whole."""
+    def _store(self, states: bool = True) -> None:
+        """Bring the bank up to date with the compact tensors, and with their optimizer state if it is to be looked
+        at; opens it if the site is whole."""
         if not self._weights:
             self._weights = [self._home(tensor.data) for tensor, _ in self._tensors]
             self._states = [
@@ -219,18 +247,21 @@ class CompactSite(Part):
                 for tensor, cuts in self._tensors
             ]
             return
-        for (tensor, cuts), full, states in zip(self._tensors, self._weights, self._states, strict=True):
+        for (tensor, cuts), full in zip(self._tensors, self._weights, strict=True):
             self._scatter(tensor.data, full, cuts)
+        if not states:
+            return
+        for (tensor, cuts), bank in zip(self._tensors, self._states, strict=True):
             held = self._cuttable(tensor, cuts)
-            for forgotten in set(states) - set(held):
-                del states[forgotten]
+            for forgotten in set(bank) - set(held):
+                del bank[forgotten]
             for key, (value, along) in held.items():
-                if key not in states:
+                if key not in bank:
                     shape = list(value.shape)
                     for cut in along:
                         shape[cut.dim] = self.units * sum(cut.sizes)
-                    states[key] = self._home(value.new_zeros(shape))
-                self._scatter(value, states[key], along)
+                    bank[key] = self._home(value.new_zeros(shape))
+                self._scatter(value, bank[key], along)
 
     def _cuttable(self, tensor: Tensor, cuts: Sequence[Cut]) -> dict[str, tuple[Tensor, tuple[Cut, ...]]]:
         """The optimizer's state of a tensor that is cut with it, and where."""

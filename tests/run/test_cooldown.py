@@ -32,10 +32,12 @@ def test_it_gives_up_and_says_so(slept):
     readings = iter([40.0, *[80.0] * 10_000])
     said = []
     waiting = Cooldown(5.0, lambda: next(readings), said.append)
-    waiting.wait("a")
-    waiting.wait("a")
+    assert waiting.wait("a")
+    assert not waiting.wait("a")
     assert slept[0] == pytest.approx(cooldown.LIMIT_S, abs=2 * cooldown.POLL_S)
-    assert said == ["a: still at 80 C after 600 s, it began at 40 C: going on"]
+    assert not waiting.wait("a", 30)
+    assert slept[0] == pytest.approx(cooldown.LIMIT_S + 30, abs=4 * cooldown.POLL_S)
+    assert said[0] == "a: still at 80 C after 600 s, it began at 40 C"
 
 
 def test_without_a_thermometer_it_says_so_once(slept):

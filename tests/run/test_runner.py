@@ -153,6 +153,15 @@ def test_the_budget_stops_before_a_run_and_the_next_walk_goes_on(tmp_path):
     assert (outcome.new, outcome.left) == (2, 0)
 
 
+def test_a_device_that_stays_hot_ends_a_budget_instead_of_outlasting_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness.run.runner.Cooldown, "wait", lambda self, block, limit_s: limit_s > 30)
+    suite, results = write_suite(tmp_path / "s.yaml", arms="dense, sat", steps=1), tmp_path / "set"
+    outcome, _ = walk(suite, results, budget_s=30)
+    assert (outcome.new, outcome.out_of_budget, outcome.left) == (0, True, 2)
+    outcome, _ = walk(suite, results)  # without a budget it is waited for as long as always, then run
+    assert (outcome.new, outcome.left) == (2, 0)
+
+
 def test_a_set_of_another_revision_is_refused_unless_asked_for(tmp_path, monkeypatch):
     suite, results = write_suite(tmp_path / "s.yaml", arms="dense"), tmp_path / "set"
     walk(suite, results)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import sat
+from harness.methods.sat import CLAIMED
 
 torch.set_num_threads(1)
 
@@ -65,7 +66,11 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
+def steep(**settings) -> sat.SATConfig:
+    """A configuration that switches as much as the claim does, and whose entries change nothing, where not said."""
+    mode, axis = settings.get("mode", "skip"), settings.get("axis", "depth")
+    return sat.SATConfig(**{"schedule": CLAIMED[mode, axis], "entry": "zero"} | settings)
+
+
 def attach(model, optimizer, total_steps: int = 40, start: bool = True, **settings) -> sat.Controller:
-    return sat.sparsify_(
-        model, optimizer, sat.SATConfig(**settings), total_steps=total_steps, loss=loss_of(model), start=start
-    )
+    return sat.sparsify_(model, optimizer, steep(**settings), total_steps=total_steps, loss=loss_of(model), start=start)

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from sat_conformance import MODES, cells
 from sat_families import FAMILIES
-from sat_models import adamw, llama, tokens
+from sat_models import adamw, llama, steep, tokens
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -22,7 +22,7 @@ import sat.distributed
 
 STEPS = 8
 ARMS: dict[str, dict[str, Any]] = {
-    "depth": {"schedule": ((0.0, 0.25), (0.3, 0.5), (0.6, 1.0))},
+    "depth": {"entry": "zero", "schedule": ((0.0, 0.25), (0.3, 0.5), (0.6, 1.0))},
     "depth, interleaved": {"entry": "interleaved", "schedule": ((0.0, 0.25), (0.3, 0.5), (0.6, 1.0))},
     "depth, rotating": {
         "regime": "rotating", "score": "gate_probe", "schedule": ((0.0, 0.5),), "interval": 2, "probe_batches": 1,
@@ -94,7 +94,7 @@ def mean(loss: torch.Tensor, world: int) -> float:
 
 def trained(wrap: str, arm: str, rank: int, world: int, **more: Any) -> dict[str, Any]:
     training = Training(wrap, arm, rank, world, **more)
-    return {"losses": training.run(), "active": training.active()}
+    return {"losses": training.run(), "active": training.active(), "exits": training.controller.report().exits}
 
 
 def family_trained(wrap: str, name: str, mode: str, rank: int, world: int) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def family_trained(wrap: str, name: str, mode: str, rank: int, world: int) -> di
         return torch.stack([family.loss(running, 2 * index + at) for at in micro]).mean()
 
     controller = sat.sparsify_(
-        model, optimizer, sat.SATConfig(**MODES[mode]), total_steps=4, loss=lambda i: loss_of(model, 500 + i)
+        model, optimizer, steep(**MODES[mode]), total_steps=4, loss=lambda i: loss_of(model, 500 + i)
     )
     running = DistributedDataParallel(model) if wrap == "DDP" else model
     losses = []

@@ -8,6 +8,7 @@ from sat_families import FAMILIES
 from sat_models import adamw, attach, llama, loss_of, tokens
 
 import sat
+from sat.parts.bank import Bank
 
 DECAY = 0.8
 RUNS = {
@@ -123,11 +124,15 @@ def test_evaluation_sees_the_averages_and_leaves_the_weights():
     assert all(torch.equal(value, own[name]) for name, value in sat.state_dict(model).items())
 
 
-@pytest.mark.parametrize("name", ["depth-growing", "width-rotating"])
-def test_averages_become_the_weights_before_the_model_is_made_plain(name):
+@pytest.mark.parametrize("bank", ["device", "host"])
+@pytest.mark.parametrize("name", ["depth-growing", "depth-rotating", "width-rotating"])
+def test_averages_become_the_weights_before_the_model_is_made_plain(name, bank, monkeypatch):
+    if bank == "host":  # somewhere else, really
+        monkeypatch.setattr(Bank, "away", lambda self, tensor: tensor.clone())
+        monkeypatch.setattr(Bank, "back", lambda self, tensor, device: tensor.clone())
     model = llama()
     optimizer = adamw(model)
-    controller = attach(model, optimizer, 8, **RUNS[name])
+    controller = attach(model, optimizer, 8, bank=bank, **RUNS[name])
     ema = sat.EMA(model, DECAY)
     train(model, optimizer, controller, 0, 7, ema.update)
     averages = ema.averages()
@@ -203,6 +208,85 @@ def test_an_average_goes_on_over_a_second_sparsify(early):
     projection = "model.layers.0.mlp.down_proj.weight"
     expected = DECAY * before[projection] + (1 - DECAY) * model.model.layers[0].mlp.down_proj.weight
     torch.testing.assert_close(moved[projection], expected)
+
+
+SCALING = {
+    "split": {"axis": "depth", "entry": "split", "schedule": ((0.0, 0.25), (0.4, 0.5), (0.7, 1.0))},
+    "random": {"axis": "width", "entry": "random", "schedule": ((0.0, 0.3), (0.4, 0.5), (0.7, 1.0))},
+    "depth at the end": RUNS["depth-rotating"],
+    "width at the end": RUNS["width-rotating"],
+}
+
+
+@pytest.mark.parametrize("settings", SCALING.values(), ids=SCALING)
+def test_averages_are_multiplied_with_their_weights(settings):
+    """At a learning rate of 0 an average that equals its weights goes on to do so, whatever SAT does to them."""
+    model = llama()
+    optimizer = adamw(model)
+    ema = sat.EMA(model, 0.0)
+    controller = attach(model, optimizer, 12, **settings)
+    train(model, optimizer, controller, 0, 2, ema.update)
+    ema.decay = DECAY
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    for step in range(2, 12):
+        train(model, optimizer, controller, step, step + 1, ema.update)
+        weights = sat.state_dict(model)
+        assert all(torch.equal(average, weights[name]) for name, average in ema.averages().items())
+    sat.densify_(model)
+    averages = ema.averages()
+    assert all(torch.equal(parameter, averages[name]) for name, parameter in model.named_parameters())
+    assert any(part.scaled for part in controller.parts)
+
+
+def test_an_update_after_the_switch_is_refused():
+    model = llama()
+    optimizer = adamw(model)
+    controller = attach(model, optimizer, 12, **RUNS["width-growing"])
+    ema = sat.EMA(model, DECAY)
+
+    def steps():
+        for step in range(12):
+            loss_of(model)(step).backward()
+            optimizer.step()
+            controller.step()
+            ema.update()
+
+    with pytest.raises(ValueError, match=r"call ema\.update\(\) before controller\.step\(\)"):
+        steps()
+    assert controller.position == 5  # the first step after which more units come in
+
+
+def batchwise(model, optimizer, controller, ema):
+    for batch in range(24):  # two batches a step
+        loss_of(model)(batch).backward()
+        if batch % 2:
+            optimizer.step()
+        ema.update()
+        controller.step()
+
+
+def by_hand(model, optimizer, controller, ema):
+    for step in range(12):
+        controller.begin_step(step)
+        loss_of(model)(step).backward()
+        controller.before_optimizer(step)
+        optimizer.step()
+        controller.end_step(step)
+        ema.update()
+
+
+def now_and_then(model, optimizer, controller, ema):
+    train(model, optimizer, controller, 0, 12, lambda: ema.update() if controller.position % 3 == 1 else None)
+
+
+@pytest.mark.parametrize("loop", [batchwise, by_hand, now_and_then])
+def test_loops_that_update_in_time_are_let_through(loop):
+    model = llama()
+    optimizer = adamw(model)
+    controller = attach(model, optimizer, 12, **RUNS["width-growing"])
+    loop(model, optimizer, controller, sat.EMA(model, DECAY))
+    assert controller.report().switches > 1
 
 
 def test_a_decay_out_of_range_is_refused():

@@ -80,21 +80,21 @@ def test_phases_add_up_and_agree_with_the_decisions(schedule, steps, interval):
         assert holder.share == decision.share
 
 
-def test_preregistered_schedules():
-    depth = phases(SATConfig(), 1000)
-    assert [(p.first_step, p.share, p.probes) for p in depth] == [(0, 0.0, 0), (800, 1.0, 0)]
-    assert units_kept(40, depth[0].share) == 1
-    width = phases(SATConfig(axis="width"), 1000)
-    assert [(p.first_step, p.share, p.probes) for p in width] == [
-        (0, 0.17, 1),
-        (600, 0.33, 1),
-        (800, 0.5, 1),
-        (900, 1.0, 0),
-    ]
-    assert sum(p.steps * p.share for p in width) / 1000 == pytest.approx(0.318)
-    freeze = SATConfig(mode="freeze")
-    assert phases(freeze, 2000) == [(phases(freeze, 2000)[0])]
-    assert phases(freeze, 2000)[0].probes == 4
+@pytest.mark.parametrize("axis", ["depth", "width"])
+def test_by_default_half_the_units_train_the_first_half_and_nothing_is_probed_at_the_end(axis):
+    planned = phases(SATConfig(axis=axis), 1000)
+    assert [(p.first_step, p.share) for p in planned] == [(0, 0.5), (500, 1.0)]
+    assert planned[-1].probes == 0
+
+
+def test_new_layers_are_copies_where_the_depth_grows_and_nowhere_else():
+    assert SATConfig().entry == "copy"
+    assert SATConfig(regime="rotating", score="gate_probe").entry == "zero"
+    assert SATConfig(axis="width").entry == SATConfig(mode="freeze").entry == "zero"
+
+
+def test_what_needs_no_probe_plans_none():
+    assert phases(SATConfig(mode="freeze"), 2000)[0].probes == 4
     assert SATConfig(axis="width", score="random").needs_probe is False
 
 
@@ -121,7 +121,8 @@ def test_round_trip_through_plain_values():
         ({"score": "fisher"}, "score must be one of order, gate_probe, taylor, magnitude, random, not 'fisher'"),
         ({"entry": "net2net"}, "entry must be one of zero, copy, interleaved, split, random, not 'net2net'"),
         ({"entry": "split", "regime": "persistent", "score": "magnitude"}, "entry 'split' shares a layer's result"),
-        ({"entry_state": "copied"}, "entry 'zero' copies nothing"),
+        ({"entry": "zero", "entry_state": "copied"}, "entry 'zero' copies nothing"),
+        ({"mode": "freeze", "bank": "host"}, "mode 'freeze' leaves none out; leave bank out"),
         ({"protect": 0.5}, "set protect_steps, or leave protect out"),
         ({"protect_steps": 5}, "protects nothing; set protect below 1"),
         ({"protect": 1.5, "protect_steps": 5}, "protect must be between 0 and 1"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from sat_conformance import CAPABILITIES, MODES, cells, refusal, table
 from sat_families import FAMILIES
-from sat_models import adamw
+from sat_models import adamw, steep
 from sat_processes import family_trained
 from torch import nn
 
@@ -37,7 +37,7 @@ class Run:
         self.controller = sat.sparsify_(
             self.model,
             self.optimizer,
-            sat.SATConfig(**MODES[mode]),
+            steep(**MODES[mode]),
             total_steps=STEPS,
             loss=lambda index: self.family.loss(self.model, 1000 + index),
             start=start,

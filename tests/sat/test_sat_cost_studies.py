@@ -15,10 +15,10 @@ from sat.flops import count_flops
 @pytest.mark.parametrize(
     ("schedule", "saving", "units", "probes"),
     [
-        ("depth: one layer until .8, then all (default)", 0.62937, 1 / 3, False),
+        ("depth: one layer until .8, then all (the claim's)", 0.62937, 1 / 3, False),
         ("depth: half until .8, then all", 0.3776, 0.6, False),
         ("width: constant .25, persistent", 0.68616, 3 / 11, True),
-        ("freeze: .30 (default)", 0.12368, 1 / 3, True),
+        ("freeze: .30 (the claim's)", 0.12368, 1 / 3, True),
     ],
 )
 def test_savings_of_the_smallest_rung(schedule, saving, units, probes):

@@ -23,6 +23,12 @@ def test_two_processes_train_as_one_does_on_the_whole_batch(of, wrap, arm):
     compare(of(f"{wrap}, {arm}"), trained("none", arm, 0, 1))
 
 
+@pytest.mark.parametrize("arm", ["depth, rotating", "width, rotating", "freeze", "backward_drop"])
+@pytest.mark.parametrize("wrap", ["ddp", "fsdp"])
+def test_what_re_chooses_does_exchange_units(of, wrap, arm):
+    assert of(f"{wrap}, {arm}")[0]["exits"] > 0
+
+
 @pytest.mark.parametrize("arm", ["width", "depth"])
 @pytest.mark.parametrize("option", ["find_unused_parameters", "gradient_as_bucket_view", "static_graph"])
 def test_options_of_ddp_are_kept(of, option, arm):

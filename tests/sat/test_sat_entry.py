@@ -203,3 +203,19 @@ def test_random_width_that_replaces_does_not_shrink_what_stays():
     assert part.units == 8
     for unit in kept:
         assert torch.equal(before[:, unit], after[:, unit])
+
+
+def test_a_model_that_was_trained_before_is_warned_of():
+    """Its layers count as new: their copies and zeros take the place of what they had learned."""
+    model = llama()
+    optimizer = adamw(model)
+    train(model, optimizer, None, 0, 2)
+    with pytest.warns(UserWarning, match="come in by entry 'copy', and what they had learned is lost"):
+        sat.sparsify_(model, optimizer, sat.SATConfig(), total_steps=4)
+
+
+def test_units_that_never_trained_in_the_final_model_are_warned_of():
+    model = llama()
+    sat.sparsify_(model, adamw(model), sat.SATConfig(), total_steps=10)
+    with pytest.warns(UserWarning, match="2 of 4 units have never trained"):
+        sat.densify_(model)

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from sat_families import FAMILIES, Family
-from sat_models import adamw
+from sat_models import adamw, steep
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
@@ -55,7 +55,7 @@ def attach(family: Family, model: nn.Module, optimizer, *, start: bool = True, t
     return sat.sparsify_(
         model,
         optimizer,
-        sat.SATConfig(**settings),
+        steep(**settings),
         total_steps=total_steps,
         loss=lambda index: family.loss(model, 1000 + index),
         start=start,

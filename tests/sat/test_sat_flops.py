@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from sat_models import llama
+from sat_models import llama, steep
 from torch.utils.flop_counter import FlopCounterMode
 
 import sat
@@ -40,7 +40,7 @@ def attach(model, **settings):
     return sat.sparsify_(
         model,
         torch.optim.AdamW(model.parameters()),
-        sat.SATConfig(**settings),
+        steep(**settings),
         total_steps=100,
         loss=lambda index: loss_of(model),
         start=False,
@@ -106,7 +106,8 @@ def test_a_freeze_probe_costs_a_dense_step():
 
 
 def test_a_whole_schedule_runs_on_meta_tensors():
-    for settings in ({}, {"axis": "width"}, {"mode": "freeze"}, {"axis": "width", "score": "magnitude"}):
+    width = {"axis": "width"}
+    for settings in ({}, width, {"mode": "freeze"}, {**width, "score": "magnitude"}, {**width, "entry": "random"}):
         model = meta(layers=2)
         controller = attach(model, **settings)
         optimizer = controller.optimizer

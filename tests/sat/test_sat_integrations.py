@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sat_models import adamw, attach, llama, loss_of, tokens, train
+from sat_models import adamw, attach, llama, loss_of, steep, tokens, train
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
@@ -82,6 +82,30 @@ def logged(trainer):
     return [tuple(entry.get(key) for key in keys) for entry in trainer.state.log_history if "loss" in entry]
 
 
+class Overflow(TrainerCallback):
+    """Lets gradients overflow in some of the Trainer's steps, and notes SAT's position after each."""
+
+    def __init__(self, sat_callback, steps) -> None:
+        self.sat_callback, self.steps, self.positions = sat_callback, steps, []
+
+    def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
+        if state.global_step in self.steps:
+            next(model.parameters()).grad.fill_(float("inf"))
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.positions.append(self.sat_callback.controller.position)
+
+
+def scaled(folder, arm, optim, seed=0, **settings):
+    """A Trainer with a gradient scaler, as fp16 on a GPU brings; steps 1, 4 and 8 overflow."""
+    callback = SATCallback(steep(**ARMS[arm]))
+    overflow = Overflow(callback, {1, 4, 8})
+    model = llama(seed, attention_dropout=0.1)
+    trainer = trainer_of(folder, [callback, overflow], model, optim=optim, max_grad_norm=0.0, **settings)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    return trainer, callback, overflow
+
+
 def same(ours, theirs):
     return all(torch.equal(value, theirs[name]) for name, value in ours.items()) and ours.keys() == theirs.keys()
 
@@ -97,9 +121,9 @@ def killed(target, *args):
 @pytest.mark.parametrize("arm", ["depth", "width, rotating"])
 def test_a_killed_trainer_resumes_bit_for_bit(arm, tmp_path):
     def until(step, folder):
-        trainer_of(folder, [SATCallback(sat.SATConfig(**ARMS[arm])), Kill(step)]).train()
+        trainer_of(folder, [SATCallback(steep(**ARMS[arm])), Kill(step)]).train()
 
-    whole_callback, callback = (SATCallback(sat.SATConfig(**ARMS[arm])) for _ in range(2))
+    whole_callback, callback = (SATCallback(steep(**ARMS[arm])) for _ in range(2))
     whole = trainer_of(tmp_path / "whole", [whole_callback], save_strategy="no")
     whole.train()
     killed(until, 8, tmp_path / "killed")
@@ -110,6 +134,43 @@ def test_a_killed_trainer_resumes_bit_for_bit(arm, tmp_path):
     assert same(resumed.model.state_dict(), whole.model.state_dict())
     assert callback.report.active == whole_callback.report.active
     assert callback.report.mean_active_units == whole_callback.report.mean_active_units < 0.5
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused"])
+@pytest.mark.parametrize("arm", ["depth", "width, rotating"])
+def test_steps_that_a_gradient_scaler_leaves_out_do_not_count_and_resume_too(arm, optim, tmp_path):
+    """The scaler calls a fused optimizer always, and another one only if nothing overflowed."""
+    whole, callback, overflow = scaled(tmp_path, arm, optim)
+    whole.train()
+    assert overflow.positions == [1, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9]
+    assert callback.report.steps == 9
+    resumed, callback_again, overflow_again = scaled(tmp_path, arm, optim, 9)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert overflow_again.positions == overflow.positions[5:]
+    assert logged(resumed) == logged(whole)
+    assert same(resumed.model.state_dict(), whole.model.state_dict())
+    assert callback_again.report.mean_active_units == callback.report.mean_active_units
+
+
+def test_without_a_scaler_every_step_counts(tmp_path):
+    callback = SATCallback(steep(axis="width"))
+    overflow = Overflow(callback, ())
+    trainer_of(tmp_path, [callback, overflow], save_strategy="no").train()
+    assert overflow.positions == list(range(1, STEPS + 1))
+
+
+def test_the_trainers_adafactor_trains_the_width(tmp_path):
+    callback = SATCallback(steep(axis="width"))
+    trainer_of(tmp_path, [callback], optim="adafactor", save_strategy="no").train()
+    assert callback.report.active_units == 1.0
+
+
+def test_layers_compiled_before_the_trainer_are_counted(tmp_path):
+    model = llama()
+    sat.compile_layers(model, backend="eager")
+    callback = SATCallback(steep())
+    trainer_of(tmp_path, [callback], model, save_strategy="no").train()
+    assert callback.report.compiled_graphs >= 1
 
 
 def plain_loop(folder: Path, kill_before: int | None = None) -> tuple[list[float], dict]:
@@ -150,14 +211,14 @@ def test_a_killed_plain_loop_resumes_bit_for_bit(tmp_path):
 def test_with_all_units_the_trainer_trains_as_without_sat(tmp_path):
     dense = trainer_of(tmp_path, save_strategy="no")
     dense.train()
-    whole = trainer_of(tmp_path, [SATCallback(sat.SATConfig(schedule=((0.0, 1.0),)))], save_strategy="no")
+    whole = trainer_of(tmp_path, [SATCallback(steep(schedule=((0.0, 1.0),)))], save_strategy="no")
     whole.train()
     assert [entry[:3] for entry in logged(whole)] == [entry[:3] for entry in logged(dense)]
     assert same(whole.model.state_dict(), dense.model.state_dict())
 
 
 def test_checkpoints_are_plain_in_mid_training(tmp_path):
-    callback = SATCallback(sat.SATConfig(**ARMS["width, rotating"]), densify=False)
+    callback = SATCallback(steep(**ARMS["width, rotating"]), densify=False)
     trainer_of(tmp_path, [callback], max_steps=5).train()
     compact = callback.controller.model.model.layers[0].mlp.up_proj.weight
     plain = llama()
@@ -177,7 +238,7 @@ def test_probes_run_in_training_mode_on_training_data_after_an_evaluation(tmp_pa
         lambda module, args, kwargs: seen.append((module.training, torch.is_grad_enabled(), kwargs["input_ids"])),
         with_kwargs=True,
     )
-    callback = SATCallback(sat.SATConfig(axis="width", probe_batches=3))
+    callback = SATCallback(steep(axis="width", probe_batches=3))
     trainer = trainer_of(tmp_path, [callback], model, eval_strategy="steps", eval_steps=1, save_strategy="no")
     trainer.train()
     assert all(training == with_grad for training, with_grad, _ in seen)
@@ -189,7 +250,7 @@ def test_probes_run_in_training_mode_on_training_data_after_an_evaluation(tmp_pa
 
 
 def test_the_logs_carry_the_active_shares(tmp_path):
-    callback = SATCallback(sat.SATConfig())
+    callback = SATCallback(steep())
     trainer = trainer_of(tmp_path, [callback], save_strategy="no")
     trainer.train()
     shares = [entry[3] for entry in logged(trainer)]
@@ -201,7 +262,7 @@ def test_the_logs_carry_the_active_shares(tmp_path):
 def test_the_best_model_is_the_one_that_was_evaluated(arm, tmp_path):
     """The highest loss is called best, so that it is an early one, when a part of the model had never trained."""
     settings = ARMS[arm] | ({"regime": "persistent"} if "rotating" in arm else {})
-    callback = SATCallback(sat.SATConfig(**settings))
+    callback = SATCallback(steep(**settings))
     trainer = trainer_of(
         tmp_path, [callback], eval_strategy="steps", eval_steps=3, save_steps=3, load_best_model_at_end=True,
         metric_for_best_model="eval_loss", greater_is_better=True,
@@ -244,7 +305,7 @@ def test_bf16_and_a_module_of_ones_own_resume_too(tmp_path):
     def run(folder, **more):
         torch.manual_seed(0)
         site = sat.Layers("blocks", sat.MLP(inputs=["up"], output="down"))
-        callback = SATCallback(sat.SATConfig(axis="width"), structure=[site])
+        callback = SATCallback(steep(axis="width"), structure=[site])
         trainer = trainer_of(folder, [callback], Own(), bf16=True)
         trainer.train(**more)
         return trainer
@@ -258,7 +319,7 @@ def test_bf16_and_a_module_of_ones_own_resume_too(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"torch_compile": True}, "torch_compile: compile the layers"),
+        ({"torch_compile": True}, r"torch_compile: .*call sat\.compile_layers\(model\) before training"),
         ({"auto_find_batch_size": True}, "auto_find_batch_size"),
         ({"restore_callback_states_from_checkpoint": True}, "goes on by itself"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
@@ -267,18 +328,16 @@ def test_bf16_and_a_module_of_ones_own_resume_too(tmp_path):
 )
 def test_what_the_callback_cant_follow_is_refused(settings, text, tmp_path):
     with pytest.raises(ValueError, match=text):
-        trainer_of(tmp_path, [SATCallback(sat.SATConfig(axis="width"))], **settings).train()
+        trainer_of(tmp_path, [SATCallback(steep(axis="width"))], **settings).train()
 
 
 def test_a_checkpoint_without_progress_or_of_other_settings_is_refused(tmp_path):
     trainer_of(tmp_path, max_steps=5).train()
     with pytest.raises(ValueError, match="checkpoint of step 5 has no SAT progress"):
-        trainer_of(tmp_path, [SATCallback(sat.SATConfig())]).train(resume_from_checkpoint=True)
-    trainer_of(tmp_path, [SATCallback(sat.SATConfig())], save_steps=6).train()
+        trainer_of(tmp_path, [SATCallback(steep())]).train(resume_from_checkpoint=True)
+    trainer_of(tmp_path, [SATCallback(steep())], save_steps=6).train()
     with pytest.raises(ValueError, match="its config is"):
-        trainer_of(tmp_path, [SATCallback(sat.SATConfig(seed=1))]).train(
-            resume_from_checkpoint=str(tmp_path / "checkpoint-6")
-        )
+        trainer_of(tmp_path, [SATCallback(steep(seed=1))]).train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
 
 
 def test_plain_weights_load_into_a_model_that_is_sparsified():
@@ -334,12 +393,29 @@ class Wrapped(torch.optim.Optimizer):
         self.param_groups = optimizer.param_groups
 
 
+def test_under_accelerate_only_steps_that_were_taken_count():
+    """Batches that accumulate, and a step that the scaler leaves out, are none."""
+    accelerator = pytest.importorskip("accelerate").Accelerator(cpu=True, gradient_accumulation_steps=2)
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    model = llama()
+    model, optimizer = accelerator.prepare(model, adamw(model))
+    controller = sat.sparsify_(model, optimizer, steep(), total_steps=6)
+    positions = []
+    for index in range(8):
+        with accelerator.accumulate(model):
+            loss = model(input_ids=tokens(index), labels=tokens(index)).loss
+            accelerator.backward(loss * (float("inf") if index == 2 else 1.0))
+            optimizer.step()
+            controller.step()
+            optimizer.zero_grad()
+        positions.append(controller.position)
+    assert positions == [0, 1, 1, 1, 1, 2, 2, 3]
+
+
 def test_a_wrapped_optimizer_is_unwrapped():
     model = llama()
     optimizer = adamw(model)
-    controller = sat.sparsify_(
-        model, Wrapped(optimizer), sat.SATConfig(axis="width"), total_steps=9, loss=loss_of(model)
-    )
+    controller = sat.sparsify_(model, Wrapped(optimizer), steep(axis="width"), total_steps=9, loss=loss_of(model))
     assert controller.optimizer is optimizer
 
 

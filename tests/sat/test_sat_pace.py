@@ -7,8 +7,11 @@ from itertools import pairwise
 import pytest
 import torch
 from sat_models import adamw, attach, llama, tokens, train
+from torch import nn
 
 from sat.parts.blocks import gather
+from sat.parts.slices import cut_slice
+from sat.structure import Cut
 
 OPTIMIZERS = {
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.1),
@@ -120,6 +123,63 @@ def test_units_inside_a_tensor_take_their_own_share_of_each_step(kind, regime):
                 held = since[part.name]
                 since[part.name] = {unit: held.get(unit, step + 1) for unit in part.active}
     assert moved > 20
+
+
+def cut(dim, size):
+    return Cut("weight", nn.Module(), "weight", dim, size)
+
+
+@pytest.mark.parametrize(
+    ("shape", "cuts"),
+    [
+        ((12, 5), [cut(0, 3)]),
+        ((5, 12), [cut(1, 3)]),
+        ((5, 24), [cut(1, (4, 2))]),  # two runs of unequal size
+        ((12, 8, 3, 3), [cut(0, 3), cut(1, 2)]),
+    ],
+)
+@pytest.mark.parametrize("factors", [{2: 0.3}, {0: 0.3, 7: 0.9}, {0: 0.1, 2: 0.2, 5: 0.3, 7: 0.4}])
+def test_every_weight_of_a_unit_takes_its_share_to_the_bit(shape, cuts, factors):
+    """Oracle: weight by weight, in the order of operations that is documented."""
+    torch.manual_seed(0)
+    active = (0, 2, 5, 7)
+    before, now = torch.randn(shape), torch.randn(shape)
+
+    def unit(at, along):
+        for size in along.sizes:
+            if at < size * len(active):
+                return active[at // size]
+            at -= size * len(active)
+        raise AssertionError
+
+    expected = now.clone()
+    for place in torch.cartesian_prod(*map(torch.arange, shape)).tolist():
+        units = [unit(place[each.dim], each) for each in cuts]
+        share = min(factors.get(each, 1.0) for each in units)
+        if share != 1.0:
+            old, new = before[tuple(place)], now[tuple(place)]
+            expected[tuple(place)] = old + torch.tensor(share) * (new - old)
+    parameter = before.clone()
+    piece = cut_slice(parameter, cuts, active, factors)
+    kept = piece.copy()
+    parameter.copy_(now)
+    piece.keep_share_(kept)
+    touched = expected != now
+    assert torch.equal(parameter[touched], expected[touched])
+    torch.testing.assert_close(parameter[~touched], expected[~touched], rtol=0, atol=1e-6 if len(cuts) > 1 else 0)
+
+
+def test_a_slice_is_laid_out_anew_only_when_its_units_change(monkeypatch):
+    laid_out = []
+    original = torch.Tensor.repeat_interleave
+    monkeypatch.setattr(torch.Tensor, "repeat_interleave", lambda *a: laid_out.append(1) or original(*a))
+    parameter, cuts = torch.randn(12, 5), [cut(0, 3)]
+    for share in (0.25, 0.5, 0.75):  # a re-warm-up: the units stay, their shares rise
+        piece = cut_slice(parameter, cuts, (0, 2, 5, 7), {2: share})
+        assert float(piece.weight.max()) == share
+    assert len(laid_out) == 1
+    cut_slice(parameter, cuts, (0, 2, 5, 7), {5: 0.5})
+    assert len(laid_out) == 2
 
 
 def test_held_still_means_not_a_bit_moves_and_only_the_units_are():

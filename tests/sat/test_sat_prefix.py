@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sat_families import FAMILIES
 from sat_models import adamw, attach, llama, loss_of, snapshot, tokens, train
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5EncoderModel
 
 import sat
+from sat.cache import _File
 from sat.select import rise
 
 HALF = {"mode": "prefix", "schedule": ((0.0, 0.5),)}
@@ -214,6 +220,44 @@ def test_masks_and_rotations_reach_the_layers_above_a_hit():
     assert torch.equal(outputs[0], model(**given).logits)
 
 
+LEFT = torch.tensor([[0] * 3 + [1] * 5, [1] * 8])  # masks of two examples, one padded on the left
+SHORTER = torch.tensor([[0] * 2 + [1] * 6, [1] * 8])
+
+
+@pytest.mark.parametrize(
+    ("family", "ways"),
+    [
+        (
+            "llama",
+            [{}, {"attention_mask": LEFT}, {"attention_mask": SHORTER}, {"position_ids": 2 * torch.arange(8)[None]}],
+        ),
+        ("bert", [{}, {"attention_mask": LEFT}, {"attention_mask": SHORTER}]),
+    ],
+)
+def test_another_mask_or_other_positions_over_the_same_data_are_computed(family, ways):
+    """And are a hit when they come again."""
+    _, model, _ = attach_family(family)
+    cache = sat.ActivationCache(model, limit_bytes=2**20)
+    hits = []
+    for way in ways:
+        plain = model(input_ids=tokens(0), **way).logits
+        for _ in range(2):
+            with cache.examples([0, 1]):
+                assert torch.equal(model(input_ids=tokens(0), **way).logits, plain)
+            hits.append(cache.hits)
+    assert hits == [2 * (visit // 2) for visit in range(1, 2 * len(ways) + 1)]
+    assert len(cache) == 2
+
+
+def test_what_is_every_examples_is_the_same_written_out_for_each():
+    _, model, _ = attach_family("llama")
+    cache = sat.ActivationCache(model, limit_bytes=2**20)
+    for positions in (torch.arange(8)[None], torch.arange(8).repeat(2, 1)):
+        with cache.examples([0, 1]):
+            model(input_ids=tokens(0), position_ids=positions)
+    assert cache.hits == 2
+
+
 def test_it_is_forgotten_when_the_boundary_moves_or_a_frozen_weight_changes():
     schedule = ((0.0, 0.75), (0.5, 0.25))
     plain, kept = runs(False, schedule=schedule, steps=8), runs(True, schedule=schedule, steps=8)
@@ -239,6 +283,41 @@ def test_what_has_no_room_is_computed_and_another_length_is_another_example():
         with cache.examples([0, 1]):
             model(input_ids=tokens(0, length=length))
     assert (cache.hits, cache.misses) == (2, 4)
+
+
+@pytest.mark.parametrize("on_file", [False, True])
+def test_room_of_another_length_is_used_again(on_file, tmp_path):
+    """Examples padded to 10 and to 11 positions in turn: room for all is enough for ever."""
+    _, model, _ = attach_family("llama")
+    cache = sat.ActivationCache(model, limit_bytes=5 * 11 * 32 * 4, path=tmp_path / "cache" if on_file else None)
+    for epoch in range(6):
+        length = 10 + epoch % 2
+        for first in (0, 2):
+            with cache.examples([first, first + 1]):
+                model(input_ids=tokens(first, length=length))
+        assert (len(cache), cache.used_bytes) == (4, 4 * length * 32 * 4)
+    for first in (0, 2):
+        plain = model(input_ids=tokens(first, length=11)).logits
+        with cache.examples([first, first + 1]):
+            assert torch.equal(model(input_ids=tokens(first, length=11)).logits, plain)
+    assert cache.hits == 4
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 30)), max_size=60))
+def test_tensors_in_a_file_never_overlap_and_what_is_given_back_is_whole_again(visits):
+    with tempfile.TemporaryDirectory() as folder:
+        file = _File(Path(folder) / "file", 301)
+        held: dict[int, torch.Tensor] = {}
+        for key, length in visits:
+            if key in held:
+                file.give(held.pop(key))
+            room = file.take(torch.zeros(length))
+            if room is not None:
+                held[key] = room.fill_(key)
+            assert all((values == key).all() for key, values in held.items())
+        for room in held.values():
+            file.give(room)
+        assert file.take(torch.zeros(301, dtype=torch.uint8)) is not None
 
 
 def test_data_that_are_not_fixed_are_an_error():

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 import torch
-from sat_models import adamw, attach, llama, loss_of, tokens, train
+from sat_models import adamw, attach, llama, loss_of, steep, tokens, train
 from torch import nn
 
 import sat
@@ -159,7 +159,7 @@ def test_each_probe_sees_data_of_its_own():
         return loss_of(model)(index)
 
     optimizer = adamw(model)
-    config = sat.SATConfig(axis="width", probe_batches=3)
+    config = steep(axis="width", probe_batches=3)
     controller = sat.sparsify_(model, optimizer, config, total_steps=20, loss=loss)
     train(model, optimizer, controller, 0, 13)  # the second growth is at three fifths of 20 steps
     assert asked == [0, 1, 2, 3, 4, 5]
@@ -167,17 +167,23 @@ def test_each_probe_sees_data_of_its_own():
 
 def test_a_missing_or_useless_probe_loss_is_a_clear_error():
     model = llama()
-    config = sat.SATConfig(axis="width")
+    config = steep(axis="width")
     with pytest.raises(ValueError, match="score 'gate_probe' probes the model: give sparsify_ a loss"):
         sat.sparsify_(model, adamw(model), config, total_steps=10)
     with pytest.raises(ValueError, match="the probe loss has no gradient"):
         sat.sparsify_(model, adamw(model), config, total_steps=10, loss=lambda i: torch.zeros(()))
+    with pytest.raises(ValueError, match="the probe loss has no gradient"):
+        sat.sparsify_(model, adamw(model), config, total_steps=10, loss=lambda i: loss_of(model)(i).item())
+    with pytest.raises(ValueError, match=r"loss must be a callable .* not Tensor"):
+        sat.sparsify_(model, adamw(model), config, total_steps=10, loss=torch.zeros(()))
+    with pytest.raises(ValueError, match=r"takes a sat\.SATConfig .* not dict"):
+        sat.sparsify_(model, adamw(model), {"axis": "width"}, total_steps=10, loss=loss_of(model))
     sat.sparsify_(model, adamw(model), config, total_steps=10, loss=loss_of(model))  # nothing was left behind
 
 
 def test_scores_that_are_no_numbers_are_an_error():
     model = llama()
-    config = sat.SATConfig(axis="width")
+    config = steep(axis="width")
     with pytest.raises(ValueError, match=r"scores of model\.layers\.0\.self_attn before step 0 are not finite"):
         sat.sparsify_(model, adamw(model), config, total_steps=10, loss=lambda i: loss_of(model)(i) * float("nan"))
 

@@ -13,7 +13,8 @@ from sat import SATConfig, phases, schedules
 
 def test_the_recipes():
     assert schedules.constant(0.3) == ((0.0, 0.3),)
-    assert schedules.zero_one_layer() == SATConfig().schedule
+    assert schedules.zero_one_layer() == ((0.0, 0.0), (0.8, 1.0))
+    assert schedules.one_expansion(0.5, 0.5) == SATConfig().schedule
     assert schedules.zero_one_layer(None, decay_from=0.8, stable_left=0.25) == ((0.0, 0.0), (0.6, 1.0))
     assert schedules.one_expansion(0.6, 0.25) == ((0.0, 0.25), (0.6, 1.0))
     assert schedules.doubling(0.125, 0.2, 0.6) == ((0.0, 0.125), (0.2, 0.25), (0.4, 0.5), (0.6, 1.0))
@@ -55,7 +56,7 @@ def test_every_doubling_is_a_schedule_that_leaves_the_stable_phase_it_was_told(
         (lambda: schedules.doubling(0.25, 0.3, 0.9, decay_from=0.85), "decays from 0.85 on"),
         (lambda: schedules.doubling(0.5, 0.3, 0.6), "there is one expansion"),
         (lambda: schedules.doubling(0.25, 0.3, decay_from=1.5), "decay_from must be > 0 and <= 1"),
-        (lambda: SATConfig(axis="width", decay_from=0.9), "from 0.5 to 1 at 0.9 of the steps"),
+        (lambda: SATConfig(axis="width", decay_from=0.5), "from 0.5 to 1 at 0.5 of the steps"),
         (lambda: SATConfig(decay_from=0.0), "decay_from must be > 0"),
     ],
 )

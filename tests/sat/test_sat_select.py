@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sat_models import adamw, attach, llama, train
 
 from sat.select import choose, generator, place
 
@@ -64,8 +65,18 @@ def test_exploration_draws_the_last_places_and_repeats_itself():
     scores = [float(-u) for u in range(40)]
     drawn = [pick(scores, (0,), 11, grow_only=True, explore=0.5, rng=generator(s, 7, "mlp")) for s in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
-    assert set(range(6)) <= set(drawn[0])  # five by score beside the one that was there
+    by_score = next(n for n in range(12) if n not in drawn[0])  # the best of those outside come first
+    assert 1 < by_score < 11
     assert len(drawn[0]) == 11
+
+
+def test_a_single_place_is_explored_as_often_as_asked():
+    """Sites of a few units have one or two places at a time: their share must not round to none."""
+    scores = [float(-u) for u in range(9)]
+    places = [pick(scores, (0,), 2, grow_only=True, explore=0.3, rng=generator(s, 7, "mlp")) for s in range(400)]
+    surprising = sum(chosen != (0, 1) for chosen in places)
+    expected = 0.3 * 7 / 8  # one draw of eight is the best
+    assert surprising == pytest.approx(400 * expected, abs=3 * (400 * expected * (1 - expected)) ** 0.5)
 
 
 @pytest.mark.parametrize(
@@ -92,3 +103,16 @@ def test_places_keep_what_is_there(case, spread):
     assert len(set(chosen)) == keep == len(chosen)
     assert all(0 <= layer < n for layer in chosen)
     assert active <= set(chosen) if keep >= len(active) else set(chosen) <= active
+
+
+@pytest.mark.parametrize("axis", ["depth", "width"])
+def test_taylor_lets_units_in_that_have_never_worked(axis):
+    """It observes what works alone: what has never worked must not count as worthless for ever."""
+    model = llama(layers=6)
+    settings = {"regime": "rotating", "score": "taylor", "schedule": ((0.0, 0.4),), "observe_every": 1, "interval": 4}
+    controller = attach(model, adamw(model), 60, axis=axis, ramp_steps=2, swap_share=0.5, swap_until=None, **settings)
+    train(model, controller.optimizer, controller, 0, 60)
+    report = controller.report()
+    assert report.exits > 0
+    assert report.returns > 0
+    assert max(map(len, report.never_trained.values())) < 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sat_models import adamw, attach, llama, tokens, train
+from sat_models import adamw, attach, llama, steep, tokens, train
 from torch import nn
 from transformers import (
     GPT2Config,
@@ -61,7 +61,7 @@ def test_relatives_of_llama_train_and_come_back(make, axis):
     model = make(shape)
     plain = {name: value.shape for name, value in model.state_dict().items()}
     optimizer = adamw(model)
-    config = sat.SATConfig(axis=axis)
+    config = steep(axis=axis)
 
     def loss(index):
         return model(input_ids=tokens(index))[0].float().square().mean()
@@ -144,7 +144,7 @@ def test_a_model_of_ones_own_names_its_sites(axis):
         return (model(data) - data.flip(0)).square().mean()
 
     optimizer = adamw(model)
-    controller = sat.sparsify_(model, optimizer, sat.SATConfig(axis=axis), total_steps=12, loss=loss)
+    controller = sat.sparsify_(model, optimizer, steep(axis=axis), total_steps=12, loss=loss)
     assert controller.report().active_units < 0.4
     first = loss(0).item()
     for _ in range(12):
@@ -228,7 +228,7 @@ def test_layers_that_share_their_weights_are_refused(settings):
     model = Nameless()
     model.blocks[2] = model.blocks[0]
     with pytest.raises(ValueError, match=r"blocks\.0.* and blocks\.2.* share a weight"):
-        sat.sparsify_(model, None, sat.SATConfig(**settings), total_steps=8, structure=NAMED)
+        sat.sparsify_(model, None, steep(**settings), total_steps=8, structure=NAMED)
 
 
 @pytest.mark.parametrize("settings", [{"axis": "depth"}, {"axis": "width", "score": "random"}], ids=["depth", "width"])
@@ -314,7 +314,7 @@ def test_sites_can_be_named_from_outside(axis, whole):
     assert [(site.name, site.units) for site in sat.sites(model, structure)] == [
         ("blocks", 3), ("blocks.0.mlp", 3), ("blocks.1.mlp", 3), ("blocks.2.mlp", 3),
     ]  # fmt: skip
-    config = sat.SATConfig(axis=axis, schedule=((0.0, 0.3), (0.5, 1.0)))
+    config = steep(axis=axis, schedule=((0.0, 0.3), (0.5, 1.0)))
     optimizer = adamw(model)
     controller = sat.sparsify_(model, optimizer, config, total_steps=6, loss=loss, structure=structure)
     assert controller.report().active_units == 1 / 3
@@ -401,7 +401,7 @@ def test_stages_of_the_large_resnets(depths):
     assert [(stack.units, stack.pinned) for stack in stacks] == [(depth, 1) for depth in depths]
     assert sum(site.axis == "width" for site in listed) == sum(depths)
     assert listed.share("depth") > 0.99  # all but stem and head
-    controller = sat.sparsify_(model, None, sat.SATConfig(), total_steps=10)
+    controller = sat.sparsify_(model, None, steep(), total_steps=10)
     assert [len(stage.layers) for stage in model.resnet.encoder.stages] == [1, 1, 1, 1]
     controller.set_share(1.0)
     assert [len(stage.layers) for stage in model.resnet.encoder.stages] == list(depths)
@@ -433,10 +433,10 @@ def test_an_attention_with_a_norm_across_its_heads_is_not_cut():
             Olmo2Config(vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
         )
     assert "model.layers.*.self_attn can't be cut: q_norm.weight spans all heads" in str(sat.sites(model))
-    width = sat.SATConfig(axis="width")
+    width = steep(axis="width")
     with pytest.raises(ValueError, match=r"model.layers.0.self_attn can't be cut into units: q_norm.weight spans all"):
         sat.sparsify_(model, None, width, total_steps=4)
     mlps = [sat.Layers("model.layers", sat.MLP(["mlp.gate_proj", "mlp.up_proj"], "mlp.down_proj"))]
-    sat.sparsify_(model, None, sat.SATConfig(axis="width", score="random"), total_steps=4, structure=mlps)
+    sat.sparsify_(model, None, steep(axis="width", score="random"), total_steps=4, structure=mlps)
     assert model.model.layers[0].mlp.up_proj.out_features == 8
     assert model.model.layers[0].self_attn.q_proj.out_features == 32
