@@ -203,7 +203,7 @@ def test_a_gate_probe_leaves_the_bank_as_it_is(away):
 
 
 def test_magnitudes_bring_one_tensor_after_the_other(away):
-    separate, model, controller = away
+    separate, _, controller = away
     separate.counts = []
     found = {part.name: part.magnitudes() for part in controller.parts}
     largest = max(tensor.nbytes for part in controller.parts for tensor in part.lent())

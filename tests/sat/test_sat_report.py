@@ -265,7 +265,7 @@ def test_depth_copies_nothing():
 
 def test_probes_are_timed():
     model = llama(kv_heads=4)
-    controller = attach(model, adamw(model), 4, axis="width")
+    controller = attach(model, adamw(model), 4, axis="width", probe_batches=4)
     report = controller.report()
     assert report.probe_seconds > 0
     assert report.probe_flops == 4 * count_probe_pass()
