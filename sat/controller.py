@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -232,11 +233,12 @@ class Controller:
     def finish(self) -> Report:
         """Leave the final model of the regime in place, full and plain, and report. Called by ``densify_``.
 
-        ``growing``: units that never entered enter now by their entry rule. ``persistent``: the output
+        ``growing``: units that never entered enter now with a zero output, whatever ``entry`` is, so that the model
+        stays what it was when it was last looked at (but where a norm follows the sum). ``persistent``: the output
         projections of inactive units are zeroed, so the full model computes what the active part computes.
         ``rotating`` with skipping: output projections are multiplied by the active share, as with dropout, since
-        units were trained with that share of their fellows; those never trained are zeroed. Modes with a whole forward
-        pass leave the weights as they are.
+        units were trained with that share of their fellows; those never trained are zeroed. Modes with a whole
+        forward pass leave the weights as they are.
         """
         report = self.report()
         if any(len(part.active) < part.units for part in self.parts):
@@ -300,12 +302,13 @@ class Controller:
                 )
             elif never := sum(map(len, self._choice.never_trained().values())):
                 warnings.warn(
-                    f"{never} of {sum(part.units for part in self.parts)} units have never trained, and are in the "
-                    f"final model as entry {self.config.entry!r} makes them; let the schedule reach a share of 1 "
-                    "before sat.densify_",
+                    f"{never} of {sum(part.units for part in self.parts)} units have never trained, and do nothing in "
+                    "the final model; let the schedule reach a share of 1 before sat.densify_",
                     stacklevel=4,
                 )
-            self._switch(1.0, {}, self.position, free=True)
+            self._switch(
+                1.0, {}, self.position, free=True, config=replace(self.config, entry="zero", entry_state="fresh")
+            )
             return
         if self.config.whole_forward:
             return
@@ -394,8 +397,16 @@ class Controller:
         values = self.ramp.values(part)
         return [values.get(unit, 1.0) if unit in part.active else 0.0 for unit in range(part.units)]
 
-    def _switch(self, share: float, probed: Mapping[str, UnitScores], step: int, *, free: bool = False) -> Switch:
-        """Choose the active set of ``share`` by the present scores and install it."""
+    def _switch(
+        self,
+        share: float,
+        probed: Mapping[str, UnitScores],
+        step: int,
+        *,
+        free: bool = False,
+        config: SATConfig | None = None,
+    ) -> Switch:
+        """Choose the active set of ``share`` by the present scores and install it, by the entry rule of ``config``."""
         settle(self.model)
         self.check_ranks(share, step, free)
         self._choice.update(probed, step)
@@ -412,7 +423,7 @@ class Controller:
             entering = set(active) - set(before)
             fresh = sorted(entering - history.ever)
             returning = sorted(entering & history.ever)
-            gated = install(part, active, before, fresh, self.config, self.optimizer)
+            gated = install(part, active, before, fresh, config or self.config, self.optimizer)
             if before and self.config.mode == "skip":
                 self.ramp.start(part, returning, device, gated)
             history.book(active)

@@ -217,5 +217,16 @@ def test_a_model_that_was_trained_before_is_warned_of():
 def test_units_that_never_trained_in_the_final_model_are_warned_of():
     model = llama()
     sat.sparsify_(model, adamw(model), sat.SATConfig(), total_steps=10)
-    with pytest.warns(UserWarning, match="2 of 4 units have never trained"):
+    with pytest.warns(UserWarning, match="2 of 4 units have never trained, and do nothing"):
         sat.densify_(model)
+
+
+@pytest.mark.parametrize("entry", ["copy", "interleaved", "random", "split", "zero"])
+def test_a_training_that_ends_early_leaves_what_it_had(entry):
+    """However units would have come in: what was evaluated last is what is delivered."""
+    model = llama()
+    sat.sparsify_(model, adamw(model), sat.SATConfig(entry=entry), total_steps=10)
+    before = model(tokens(0)).logits
+    with pytest.warns(UserWarning, match="have never trained"):
+        sat.densify_(model)
+    torch.testing.assert_close(model(tokens(0)).logits, before, rtol=0, atol=1e-6)
