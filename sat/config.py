@@ -34,8 +34,8 @@ Threshold = Literal["site", "global"]
 DEFAULT_SCHEDULES: Mapping[tuple[str, str], Schedule] = {
     ("skip", "depth"): ((0.0, 0.5), (0.5, 1.0)),
     ("skip", "width"): ((0.0, 0.5), (0.5, 1.0)),
-    ("freeze", "depth"): ((0.0, 0.5),),
-    ("backward_drop", "depth"): ((0.0, 0.5),),
+    ("freeze", "depth"): ((0.0, 0.3), (0.6, 1.0)),
+    ("backward_drop", "depth"): ((0.0, 0.3), (0.6, 1.0)),
     ("prefix", "depth"): ((0.0, 1.0), (0.5, 0.67), (0.75, 0.34)),
 }
 """(share of the steps at which it starts, active share): of those tried, the one with the least loss above dense models
@@ -127,7 +127,7 @@ class SATConfig:
     score: Score | None = None
     entry: Entry | None = None
     entry_state: EntryState = "fresh"
-    entry_moment: EntryMoment = "mean"
+    entry_moment: EntryMoment = "zero"
     decay_from: float | None = None
     probe_batches: int = 1
     regime: Regime | None = None

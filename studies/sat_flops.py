@@ -58,9 +58,11 @@ SCHEDULES: Mapping[str, Json] = {
         "regime": "rotating", "score": "gate_probe", "schedule": ((0.0, 0.30),),
     },
     "freeze: .30 (the claim's)": {"mode": "freeze"},
-    "freeze: .50 (default)": {"mode": "freeze", "schedule": ((0.0, 0.5),)},
+    "freeze: .30 until .6, then all (default)": {"mode": "freeze", "schedule": ((0.0, 0.3), (0.6, 1.0))},
     "backward_drop: .30 (the claim's)": {"mode": "backward_drop"},
-    "backward_drop: .50 (default)": {"mode": "backward_drop", "schedule": ((0.0, 0.5),)},
+    "backward_drop: .30 until .6, then all (default)": {
+        "mode": "backward_drop", "schedule": ((0.0, 0.3), (0.6, 1.0)),
+    },
     "prefix: .30 (the claim's)": {"mode": "prefix"},
     "prefix: all, .67 from .5, .34 from .75 (default)": {
         "mode": "prefix", "schedule": ((0.0, 1.0), (0.5, 0.67), (0.75, 0.34)),
