@@ -154,7 +154,7 @@ def test_nothing_moves_an_inactive_unit():
 def test_optimizer_state_of_units_that_stay_survives_exactly_and_fresh_ones_start_afresh(make):
     model = llama()
     optimizer = make(model.parameters())
-    controller = attach(model, optimizer, entry_moment="mean", 20, **GROWING)
+    controller = attach(model, optimizer, 20, entry_moment="mean", **GROWING)
     train(model, optimizer, controller, 0, 10)
     part = controller.parts[1]
     stayed = part.active
