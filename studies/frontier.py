@@ -36,6 +36,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 """Sets whose arms stand in one table. Seeds by which an arm was chosen never meet those it is confirmed with."""
 
+FIGURE = ("frontier-cpu", "growth-ideas-cpu")
+"""Sets whose arms are drawn: the ablation's many single settings would hide them."""
+
 BASES = {f"backward-{change}": "backward-drop" for change in ("half", "tail", "random")}
 """Arms that differ in one setting from another whose name theirs does not begin with."""
 
@@ -197,6 +200,10 @@ def _total(records: Iterable[Record]) -> float:
     return sum(totals) / len(totals)
 
 
+def _found(sets: Iterable[Path]) -> dict[Setting, list[Arm]]:
+    return by_setting(arms(record for folder in sets for record in latest(Ledger(folder).records()).values()))
+
+
 def main() -> None:
     """See the module's text."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -205,17 +212,15 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="print the tables instead of writing docs/frontier.md")
     given = parser.parse_args()
+    groups: dict[str, Sequence[Path]]
     groups = {"given": given.sets} if given.sets else {n: [RESULTS / s for s in sets] for n, sets in GROUPS.items()}
-    found = {
-        name: by_setting(arms(record for folder in sets for record in latest(Ledger(folder).records()).values()))
-        for name, sets in groups.items()
-    }
+    found = {name: _found(sets) for name, sets in groups.items()}
     tables = {f"{name}: {s}": table(here) for name, settings in found.items() for s, here in settings.items()}
     if given.quick or given.sets:
         print("\n\n".join(f"{name}\n{text}" for name, text in tables.items()))
         return
     document_tables.write("frontier.md", tables)
-    largest = max(found["search"].values(), key=len)
+    largest = max(_found([RESULTS / name for name in FIGURE]).values(), key=len)
     document_tables.DOCS.joinpath("frontier.svg").write_text(frontier_figure.draw(largest), encoding="utf-8")
 
 
