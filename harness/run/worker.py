@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -72,10 +73,17 @@ def main(spec_json: str, events_path: str, pipe: Connection) -> None:
                 at_ns=time.monotonic_ns(),
                 out_of_memory=is_out_of_memory(error),
                 error=f"{type(error).__name__}: {error}",
-                traceback=traceback.format_exc(),
+                traceback=portable(traceback.format_exc()),
             )
         )
         os._exit(1)
+
+
+def portable(text: str) -> str:
+    """A traceback without the folders of this machine: the set that it goes into may be published."""
+    for folder in sorted({os.getcwd(), *filter(None, sys.path)}, key=len, reverse=True):
+        text = text.replace(folder.rstrip(os.sep) + os.sep, "")
+    return text
 
 
 def work(spec: RunSpec, say: Callable[[Event], None], ready: Callable[[], None]) -> None:

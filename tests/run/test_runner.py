@@ -94,6 +94,10 @@ def test_a_run_that_raises_is_a_failed_record_with_its_error(tmp_path, monkeypat
     _, watcher = walk(suite, tmp_path / "set")
     assert watcher.records[0].status is Status.FAILED
     assert "text.txt" in watcher.records[0].reason
+    (told,) = (tmp_path / "set" / "events").glob("*.jsonl")
+    trace = json.loads(told.read_text().splitlines()[-1])["traceback"]
+    assert 'File "harness/run/worker.py", line' in trace  # where in the code, not where on the machine
+    assert f'File "{Path(harness.__file__).parents[1]}' not in trace
 
 
 def test_a_run_over_the_timeout_is_stopped(tmp_path):
