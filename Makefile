@@ -12,8 +12,9 @@ scaling: $(READY)  ## the main job: about 10 minutes on 2 CPU cores
 quickstart: $(READY)  ## the same on a small scale: 2 to 3 minutes
 	$(BIN)/python -m harness run suites/quickstart.yaml
 
-test: $(READY)  ## the whole test suite, on up to four cores
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
+test: $(READY)  ## the whole test suite, what can on up to four cores
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -84,6 +84,7 @@ def sparsify_(
             "modes 'freeze', 'backward_drop' and 'prefix' keep it",
             stacklevel=2,
         )
+    _check_first_updates(config, optimizer)
     try:
         if start:
             controller.begin_step(0)
@@ -172,3 +173,22 @@ def _unwrapped(optimizer: Optimizer | None) -> Optimizer | None:
     while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
         optimizer = inner
     return optimizer
+
+
+def _check_first_updates(config: SATConfig, optimizer: Optimizer | None) -> None:
+    """Warn where units that come in along the width would be moved by several times the learning rate at first.
+
+    Adam's bias correction belongs to the whole tensor, so from moments of zero the first update of a new unit is
+    (1 - beta1) / sqrt(1 - beta2) of the rate.
+    """
+    if config.axis != "width" or config.entry_moment != "zero" or optimizer is None:
+        return
+    for first, second in (group["betas"] for group in optimizer.param_groups if "betas" in group):
+        times = (1.0 - float(first)) / max(1e-12, 1.0 - float(second)) ** 0.5
+        if times > 2.0:
+            warnings.warn(
+                f"with betas {float(first):g} and {float(second):g} the first update of a unit that comes in is "
+                f"{times:.1f} times the learning rate; entry_moment='mean' gives it the usual size",
+                stacklevel=3,
+            )
+            return

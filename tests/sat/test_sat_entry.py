@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from sat_families import FAMILIES
@@ -159,7 +161,7 @@ def expanded(share=1.0, *, beta2=0.999, steps=200, **settings):
 
 @pytest.mark.parametrize("beta2", [0.95, 0.999])
 def test_the_first_updates_of_new_width_have_the_size_of_the_others(beta2):
-    model, optimizer, controller, fresh = expanded(beta2=beta2)
+    model, optimizer, controller, fresh = expanded(beta2=beta2, entry_moment="mean")
     sizes = [moves(model, optimizer, controller, fresh, 900 + step) for step in range(40)]
     assert sizes[0] > 0.35  # from a first moment of zero: (1 - b1) against sqrt((1 - b1) / (1 + b1)), .44
     assert min(sizes[12:]) > 0.9
@@ -230,3 +232,14 @@ def test_a_training_that_ends_early_leaves_what_it_had(entry):
     with pytest.warns(UserWarning, match="have never trained"):
         sat.densify_(model)
     torch.testing.assert_close(model(tokens(0)).logits, before, rtol=0, atol=1e-6)
+
+
+def test_first_updates_of_several_times_the_rate_are_warned_of():
+    model = llama()
+    settings = {"axis": "width", "score": "random"}
+    with pytest.warns(UserWarning, match=r"3\.2 times the learning rate; entry_moment='mean'"):
+        attach(model, torch.optim.AdamW(model.parameters()), **settings)
+    sat.densify_(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attach(model, torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95)), **settings)
